@@ -1,0 +1,39 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Things that can be sampled and scored, and the heads that make them from the raw output of a network.
+
+Distributions are Pyro distributions, with log-densities in nats. Heads are modules whose call returns one: a
+posterior (``posterior(raw)``), a prior (``prior()``) or a likelihood (``likelihood(raw)``).
+"""
+
+from pyro_dgm.distributions.bernoulli import Bernoulli
+from pyro_dgm.distributions.bernoulli_likelihood import BernoulliLikelihood
+from pyro_dgm.distributions.categorical_levels import CategoricalLevels
+from pyro_dgm.distributions.categorical_likelihood import CategoricalLikelihood
+from pyro_dgm.distributions.diagonal_normal import DiagonalNormal
+from pyro_dgm.distributions.discretized_logistic import DiscretizedLogistic
+from pyro_dgm.distributions.discretized_logistic_likelihood import DiscretizedLogisticLikelihood
+from pyro_dgm.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
+from pyro_dgm.distributions.discretized_logistic_mixture_likelihood import DiscretizedLogisticMixtureLikelihood
+from pyro_dgm.distributions.head import Head
+from pyro_dgm.distributions.level_distribution import LevelDistribution
+from pyro_dgm.distributions.likelihood import Likelihood
+from pyro_dgm.distributions.normal_mixture import NormalMixture
+from pyro_dgm.distributions.standard_normal import StandardNormal
+
+__all__ = [
+    "Bernoulli",
+    "BernoulliLikelihood",
+    "CategoricalLevels",
+    "CategoricalLikelihood",
+    "DiagonalNormal",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticLikelihood",
+    "DiscretizedLogisticMixture",
+    "DiscretizedLogisticMixtureLikelihood",
+    "Head",
+    "LevelDistribution",
+    "Likelihood",
+    "NormalMixture",
+    "StandardNormal",
+]

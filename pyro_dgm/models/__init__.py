@@ -1,0 +1,7 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Stories: each model is a Pyro program with its guide."""
+
+from pyro_dgm.models.vae import VAE
+
+__all__ = ["VAE"]

@@ -1,0 +1,83 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients of K-particle bounds against exact ones: enumeration for a bit, autodiff of log p for Gaussians."""
+
+import itertools
+
+import pytest
+import torch
+
+from pyro_dgm.infer import ELBO, IWAE
+from tests.oracles import BernoulliLatent, LinearGaussian, within
+
+X = torch.tensor([-0.8, 0.3, 1.9], dtype=torch.float64)
+ROUNDS = 20_000
+
+
+def exact_gradient(oracle, bound, particles):
+    """Differentiate E[bound] by summing over all 2^K states of the particles."""
+    log_w, log_q = oracle.table(X)
+    total = 0.0
+    for states in itertools.product([0, 1], repeat=particles):
+        index = torch.tensor(states)
+        total = total + (log_q[index].sum(0).exp() * bound.bound(log_w[index])).sum()
+    return torch.autograd.grad(total, list(oracle.parameters())), total.detach()
+
+
+@pytest.mark.parametrize("particles", [1, 2, 3, 5])
+@pytest.mark.parametrize("kind", [ELBO, IWAE])
+def test_discrete_gradients_agree_with_enumeration(kind, particles):
+    """Averaging independent copies of the data in one plate gives many estimates of the gradient at once."""
+    oracle, bound = BernoulliLatent(), kind(particles)
+    exact, value = exact_gradient(oracle, bound, particles)
+    gradients, values = [], []
+    for _ in range(25):
+        loss = bound.differentiable_loss(oracle.model, oracle.guide, X.repeat(ROUNDS // 25))
+        gradients.append(torch.stack(torch.autograd.grad(-loss, list(oracle.parameters()))) * 25 / ROUNDS)
+        values.append(-loss.detach() * 25 / ROUNDS)
+    assert within(torch.stack(values), value)
+    assert within(torch.stack(gradients), torch.stack(exact))
+    assert all(gradient.abs() > 1e-3 for gradient in exact)  # none is zero, as it is in RenyiELBO for the guide
+
+
+@pytest.mark.parametrize("particles", [2, 5])
+@pytest.mark.parametrize("kind", [ELBO, IWAE])
+def test_the_baseline_lowers_the_variance(kind, particles):
+    oracle = BernoulliLatent()
+
+    class WithoutBaseline(kind):
+        def _signal(self, log_w):
+            return self.bound(log_w).expand_as(log_w)
+
+    spreads = []
+    for bound in (kind(particles), WithoutBaseline(particles)):
+        torch.manual_seed(0)
+        gradients = []
+        for _ in range(100):
+            loss = bound.differentiable_loss(oracle.model, oracle.guide, X)
+            gradients.append(torch.autograd.grad(loss, oracle.slope)[0])
+        spreads.append(torch.stack(gradients).var())
+    assert spreads[0] < spreads[1]
+
+
+def test_the_value_is_the_bound_with_or_without_the_surrogate():
+    oracle, bound = BernoulliLatent(), IWAE(4)
+    weights = bound.log_weights(oracle.model, oracle.guide, X)
+    value, surrogate = bound.values(weights)
+    assert torch.equal(value, surrogate)
+    assert weights.score is not None
+
+
+@pytest.mark.parametrize("bound", [ELBO(3), IWAE(3)], ids=["elbo", "iwae"])
+def test_the_exact_posterior_gives_the_gradient_of_log_p(bound):
+    """At q = p(z | x), held fixed, the gradient of either bound is the gradient of log p(x)."""
+    oracle = LinearGaussian()
+    x = oracle.data(6)
+    exact = torch.autograd.grad(oracle.log_prob(x).sum(), oracle.weight)[0]
+    mean, covariance = (part.detach() for part in oracle.posterior(x))
+    oracle.posterior = lambda x: (mean.repeat(len(x) // 6, 1), covariance)
+    gradients = []
+    for _ in range(40):
+        loss = bound.differentiable_loss(oracle.model, oracle.guide, x.repeat(500, 1))
+        gradients.append(torch.autograd.grad(-loss, oracle.weight)[0] / 500)
+    assert within(torch.stack(gradients), exact)

@@ -1,0 +1,37 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""BYTES IN: outside files become integer tensors whose checksum is known, and batches of them."""
+
+from pyro_dgm.data.batches import Batches
+from pyro_dgm.data.binarization import binarize
+from pyro_dgm.data.caltech101_silhouettes import Caltech101Silhouettes
+from pyro_dgm.data.cifar10 import CIFAR10
+from pyro_dgm.data.dataset import Dataset
+from pyro_dgm.data.description import Description
+from pyro_dgm.data.digits import Digits
+from pyro_dgm.data.fashion_mnist import FashionMNIST
+from pyro_dgm.data.frey_faces import FreyFaces
+from pyro_dgm.data.in_memory import InMemory
+from pyro_dgm.data.mnist import MNIST
+from pyro_dgm.data.npz_file import NpzFile
+from pyro_dgm.data.omniglot import Omniglot
+from pyro_dgm.data.split import Split
+from pyro_dgm.data.static_mnist import StaticMNIST
+
+__all__ = [
+    "Batches",
+    "CIFAR10",
+    "Caltech101Silhouettes",
+    "Dataset",
+    "Description",
+    "Digits",
+    "FashionMNIST",
+    "FreyFaces",
+    "InMemory",
+    "MNIST",
+    "NpzFile",
+    "Omniglot",
+    "Split",
+    "StaticMNIST",
+    "binarize",
+]

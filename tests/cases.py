@@ -1,0 +1,162 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Every public member of every family, each as the named constructor of a small one, for the tests of the family.
+
+A name is that of the class, with what is special about this one in brackets. A new member is one line here.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributions import Distribution
+
+from pyro_dgm.data import (
+    CIFAR10,
+    MNIST,
+    Caltech101Silhouettes,
+    Dataset,
+    Digits,
+    FashionMNIST,
+    FreyFaces,
+    InMemory,
+    NpzFile,
+    Omniglot,
+    StaticMNIST,
+)
+from pyro_dgm.distributions import (
+    Bernoulli,
+    BernoulliLikelihood,
+    CategoricalLevels,
+    CategoricalLikelihood,
+    DiagonalNormal,
+    DiscretizedLogistic,
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixture,
+    DiscretizedLogisticMixtureLikelihood,
+    Head,
+    Likelihood,
+    NormalMixture,
+    StandardNormal,
+)
+from pyro_dgm.infer import ELBO, IWAE, Bound
+from pyro_dgm.models import VAE
+from pyro_dgm.nn import (
+    MLP,
+    GatedConv2d,
+    GatedConvDecoder,
+    GatedConvEncoder,
+    GatedConvTranspose2d,
+    GatedLinear,
+    GatedMLP,
+    Net,
+)
+
+# Layers: a constructor, the shape of one datum in, and of one out.
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
+    "GatedConv2d": (lambda: GatedConv2d(2, 3, 5, padding=2), (2, 6, 8), (3, 6, 8)),
+    "GatedConv2d (stride 2)": (lambda: GatedConv2d(2, 3, (5, 3), stride=2), (2, 7, 9), (3, 2, 4)),
+    "GatedConvTranspose2d": (lambda: GatedConvTranspose2d(2, 3, (3, 2)), (2, 1, 1), (3, 3, 2)),
+    "GatedConvTranspose2d (stride 2)": (
+        lambda: GatedConvTranspose2d(2, 3, 5, stride=2, padding=2, output_padding=(1, 0)),
+        (2, 3, 4),
+        (3, 6, 7),
+    ),
+    "GatedLinear": (lambda: GatedLinear(3, 4), (3,), (4,)),
+}
+
+NETS: dict[str, Callable[[], Net]] = {
+    "GatedConvDecoder": lambda: GatedConvDecoder((4,), (1, 8, 12), width=2),
+    "GatedConvDecoder (colour, odd sizes, many parameters)": lambda: GatedConvDecoder((2, 2), (5, 3, 5, 7), width=2),
+    "GatedConvEncoder": lambda: GatedConvEncoder((8, 12), (6,), features=5, width=2),
+    "GatedConvEncoder (colour, odd sizes)": lambda: GatedConvEncoder((3, 5, 7), (2, 3), features=5, width=2),
+    "GatedMLP": lambda: GatedMLP((2, 3), (4, 2), hidden=(5, 6)),
+    "MLP": lambda: MLP((2, 3), (4, 2), hidden=(5, 6), activation=nn.Tanh),
+    "MLP (affine)": lambda: MLP((3,), (4,), hidden=()),
+}
+
+# Distributions with batch shape (3, 2): called with the options of a tensor, dtype and device.
+Build = Callable[..., Distribution]
+DISTRIBUTIONS: dict[str, Build] = {
+    "Bernoulli": lambda **to: Bernoulli(logits=3 * torch.randn(3, 2, **to)),
+    "Bernoulli (of probabilities)": lambda **to: Bernoulli(probs=torch.rand(3, 2, **to)),
+    "CategoricalLevels": lambda **to: CategoricalLevels(logits=torch.randn(3, 2, 17, **to)),
+    "DiscretizedLogistic": lambda **to: DiscretizedLogistic(
+        torch.randn(3, 2, **to), torch.randn(3, 2, **to) - 1, levels=256
+    ),
+    "DiscretizedLogistic (2 levels)": lambda **to: DiscretizedLogistic(
+        torch.randn(3, 2, **to), torch.randn(3, 2, **to), levels=2
+    ),
+    "DiscretizedLogisticMixture": lambda **to: DiscretizedLogisticMixture(
+        torch.randn(3, 2, 5, **to), torch.randn(3, 2, 5, **to), torch.randn(5, **to) - 2, levels=17
+    ),
+}
+
+POSTERIORS: dict[str, Callable[[int], Head]] = {
+    "DiagonalNormal": DiagonalNormal,
+    "DiagonalNormal (exp)": partial(DiagonalNormal, scale="exp"),
+    "DiagonalNormal (softplus_variance)": partial(DiagonalNormal, scale="softplus_variance"),
+}
+
+PRIORS: dict[str, Callable[[int], nn.Module]] = {
+    "NormalMixture": partial(NormalMixture, components=4),
+    "StandardNormal": StandardNormal,
+}
+
+# Likelihoods, called with a shape: at two levels, at few, at those of a byte, and at those of 16-bit audio.
+LIKELIHOODS: dict[str, Callable[[tuple[int, ...]], Likelihood]] = {
+    "BernoulliLikelihood": partial(BernoulliLikelihood, levels=2),
+    **{
+        f"{likelihood.__name__} ({levels} levels)": partial(likelihood, levels=levels)
+        for likelihood in (CategoricalLikelihood, DiscretizedLogisticLikelihood, DiscretizedLogisticMixtureLikelihood)
+        for levels in (2, 17, 256, 65536)
+    },
+}
+
+# Bounds, called with a number of particles.
+BOUNDS: dict[str, Callable[[int], Bound]] = {
+    "ELBO": ELBO,
+    "IWAE": IWAE,
+}
+
+SMALL = {"shape": (8, 8), "latent": 5, "encoder": partial(MLP, hidden=(32,)), "decoder": partial(MLP, hidden=(32,))}
+
+# Models of 8 x 8 pictures; their ``levels`` say of how many greys.
+MODELS: dict[str, Callable[[], VAE]] = {
+    "VAE": partial(VAE, levels=2, **SMALL),
+    "VAE (categorical)": partial(VAE, levels=17, likelihood=CategoricalLikelihood, **SMALL),
+    "VAE (discretised logistic)": partial(VAE, levels=17, likelihood=DiscretizedLogisticLikelihood, **SMALL),
+    "VAE (gated)": partial(VAE, **{"levels": 2, **SMALL, "encoder": partial(GatedMLP, hidden=(16,))}),
+    "VAE (logistic mixture)": partial(VAE, levels=17, likelihood=DiscretizedLogisticMixtureLikelihood, **SMALL),
+    "VAE (mixture prior)": partial(VAE, levels=2, prior=NormalMixture, **SMALL),
+}
+
+
+def _saved(folder: Path) -> Path:
+    np.savez_compressed(folder / "own.npz", train=np.arange(90).reshape(10, 3, 3) % 17)
+    return folder / "own.npz"
+
+
+# Data sets that need no files but a folder to write to.
+DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "Digits": lambda _: Digits(),
+    "Digits (dynamic)": lambda _: Digits(binarization="dynamic"),
+    "Digits (static)": lambda _: Digits(binarization="static"),
+    "InMemory": lambda _: InMemory(torch.arange(90).reshape(10, 3, 3) % 17, levels=17),
+    "NpzFile": lambda folder: NpzFile(path=_saved(folder), levels=17),
+}
+
+# Data sets made of the real files in a folder.
+DATASETS_OF_FILES: dict[str, Callable[[Path], Dataset]] = {
+    "CIFAR10": lambda root: CIFAR10(variant="first4000", root=root),
+    "Caltech101Silhouettes": lambda root: Caltech101Silhouettes(root=root),
+    "FashionMNIST": lambda root: FashionMNIST(variant="sprite900", root=root),
+    "FreyFaces": lambda root: FreyFaces(root=root),
+    "MNIST": lambda root: MNIST(root=root),
+    "MNIST (grey)": lambda root: MNIST(binarization="none", root=root),
+    "Omniglot": lambda root: Omniglot(variant="derived", root=root),
+    "StaticMNIST": lambda root: StaticMNIST(root=root),
+}

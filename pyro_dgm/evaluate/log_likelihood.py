@@ -1,0 +1,83 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""The marginal log-likelihood of data under a latent variable model, by importance sampling."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from pyro_dgm.evaluate.estimate import Estimate
+from pyro_dgm.evaluate.weigh import BATCH_SIZE, MAX_ELEMENTS, weigh
+from pyro_dgm.evaluate.weight_sums import WeightSums
+from pyro_dgm.infer.log_weights import LogWeights
+
+
+def log_likelihood(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Tensor,
+    *,
+    num_samples: int = 5000,
+    num_data: int | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    max_elements: int = MAX_ELEMENTS,
+) -> Estimate:
+    r"""Estimate -log p(x) for each datum with importance samples from the guide.
+
+    .. math:: -\log \hat p(x) = -\log \frac{1}{K} \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
+              \qquad z_k \sim q(z \mid x)
+
+    In expectation this lies above -log p(x) and falls to it as K grows, whatever the guide. It is always at beta = 1,
+    without subsampling scales, in evaluation mode and without gradients; the caller's random stream is untouched. The
+    sums are in float64. How particles and data are chunked changes which random numbers a datum gets, nothing else.
+
+    Args:
+        model: A Pyro program with a data plate, called as ``model(x)``.
+        guide: Its guide, called as ``guide(x)``.
+        x: Data of shape ``(N, *event)``, on the model's device.
+        num_samples: Importance samples for each datum, K; 5000 is what published tables use.
+        num_data: Evaluate a random subset of this size, the same for the same seed (`random_subset`); ``None`` is all.
+        seed: Seed of the subset and of the samples.
+        batch_size: Largest number of data at once.
+        max_elements: Memory bound: no tensor that the programs make for a chunk of particles and data has more elements
+            (unless one particle of one datum needs more). A few such tensors are alive at a time.
+
+    Returns:
+        An `Estimate` of the NLL in nats, lower is better: per-datum values, effective sample sizes, standard error.
+
+    Raises:
+        ValueError: If x is empty, a number is out of range, the pair has no data plate, or a weight is not a number.
+
+    Source: Rezende, Mohamed & Wierstra (ICML 2014), arXiv:1401.4082, appendix E; Burda, Grosse & Salakhutdinov
+    (ICLR 2016), arXiv:1509.00519, section 5.
+    """
+    sums = weigh(
+        model, guide, x, _importance, num_samples=num_samples, num_data=num_data, seed=seed, batch_size=batch_size,
+        max_elements=max_elements,
+    )
+    return Estimate(
+        "NLL <=", _numbers(sums["nll"]), method=f"IS, {num_samples} sample{'s' * (num_samples != 1)}",
+        ess=sums["ess"], noun="image" if x.dim() >= 3 else "datum",
+    )
+
+
+def _importance(chunks: Iterator[LogWeights]) -> dict[str, Tensor]:
+    first = next(chunks).log_w
+    sums = WeightSums(first.shape[1], first.device)
+    sums.add(first)
+    for chunk in chunks:
+        sums.add(chunk.log_w)
+    return {"nll": -sums.log_mean(), "ess": sums.ess()}
+
+
+def _numbers(nll: Tensor) -> Tensor:
+    """Refuse NaN and an infinite density; an NLL of plus infinity is an honest answer: the model excludes the datum."""
+    wrong = nll.isnan() | nll.isneginf()
+    if wrong.any():
+        raise ValueError(
+            f"{int(wrong.sum())} of {len(nll)} data have a log-likelihood that is NaN or +inf (the first is number "
+            f"{int(wrong.nonzero()[0])} of those evaluated). Check x and the weights for NaN, or evaluate in float64."
+        )
+    return nll

@@ -1,0 +1,55 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""The posterior mean of each latent variable is what a guide believes about a datum, without the noise."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro import poutine
+from torch import Tensor
+
+from pyro_dgm.infer.particles import sample_sites
+
+
+def posterior_means(guide: Callable[..., Any], x: Tensor, *, num_samples: int) -> dict[str, Tensor]:
+    r"""Give :math:`\mathbb{E}_q[z_s \mid x, \mathrm{pa}(z_s)]` for each site s, its parents being one sample.
+
+    Args:
+        guide: A guide with a data plate.
+        x: Data of shape ``(B, *event)``.
+        num_samples: Samples that estimate a mean without a closed form (a flow's).
+
+    Returns:
+        For each site of the guide its mean, shape ``(B, *latent)``, on the device of x.
+
+    Raises:
+        ValueError: If ``num_samples < 1``, a site is not one value for each datum, or its mean is NaN.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples={num_samples} was given: at least 1 is needed.")
+    means = {}
+    for name, site in sample_sites(poutine.trace(guide).get_trace(x)).items():
+        mean = _mean(site["fn"], num_samples)
+        if mean.dim() < 1 or len(mean) != len(x):
+            raise ValueError(
+                f"The guide's site {name!r} has a mean of shape {tuple(mean.shape)} for {len(x)} data: it needs one "
+                f"row for each datum. Put the site inside pyro.plate('data', len(x))."
+            )
+        if mean.isnan().any():
+            raise ValueError(
+                f"The guide's site {name!r} has a posterior mean that is NaN. Check x and the weights; a categorical "
+                f"variable has a mean only as pyro.distributions.OneHotCategorical."
+            )
+        means[name] = mean
+    return means
+
+
+def _mean(distribution: Any, num_samples: int) -> Tensor:
+    try:
+        mean: Tensor = distribution.mean
+    except NotImplementedError:  # a flow's push-forward
+        mean = distribution.sample()
+        for _ in range(num_samples - 1):  # not all at once: memory stays that of one sample
+            mean = mean + distribution.sample()
+        mean = mean / num_samples
+    return mean

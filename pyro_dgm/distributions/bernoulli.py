@@ -5,6 +5,7 @@
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 
 class Bernoulli(dist.Bernoulli):
@@ -29,7 +30,10 @@ class Bernoulli(dist.Bernoulli):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value) in nats, of the broadcast shape of value and ``batch_shape``."""
-        return super().log_prob(value.to(self._param.dtype))
+        if self._validate_args:
+            self._validate_sample(value)
+        sign = value.to(self._param.dtype).mul(2).sub(1)  # log sigmoid(logits) or log sigmoid(-logits)
+        return logsigmoid(sign * self.logits)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw int64 zeros and ones of shape ``(*sample_shape, *batch)``."""

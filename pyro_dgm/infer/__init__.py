@@ -11,10 +11,10 @@ from pyro_dgm.infer.objective import Objective
 from pyro_dgm.infer.objectives import ELBO, IWAE
 
 __all__ = [
-    "ELBO",
-    "IWAE",
     "Bound",
+    "ELBO",
     "GradientStep",
+    "IWAE",
     "LogWeights",
     "Objective",
     "elbo",

@@ -34,7 +34,8 @@ class _MarkParticleFree(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         shape = getattr(msg["fn"], "batch_shape", ())
-        msg["infer"]["_particle_free"] = len(shape) < -self.dim or shape[self.dim] == 1
+        free = len(shape) < -self.dim or shape[self.dim] == 1
+        msg["infer"] = {**(msg["infer"] or {}), "_particle_free": free}
 
 
 @contextmanager

@@ -55,7 +55,13 @@ def bound_curve(
     curve = []
     for count in particles:
         estimate = log_likelihood(
-            model, guide, x, num_samples=count, num_data=num_data, seed=seed, batch_size=batch_size,
+            model,
+            guide,
+            x,
+            num_samples=count,
+            num_data=num_data,
+            seed=seed,
+            batch_size=batch_size,
             max_elements=max_elements,
         )
         curve.append(replace(estimate, method=f"IWAE, {count} particle{'s' * (count != 1)}"))

@@ -79,7 +79,14 @@ def elbo_terms(
     Source: Kingma & Welling (ICLR 2014), arXiv:1312.6114, eq. 3.
     """
     terms = weigh(
-        model, guide, x, _mean_terms, num_samples=num_samples, num_data=num_data, seed=seed, batch_size=batch_size,
+        model,
+        guide,
+        x,
+        _mean_terms,
+        num_samples=num_samples,
+        num_data=num_data,
+        seed=seed,
+        batch_size=batch_size,
         max_elements=max_elements,
     )
     method = f"MC, {num_samples} sample{'s' * (num_samples != 1)}"

@@ -54,12 +54,22 @@ def log_likelihood(
     (ICLR 2016), arXiv:1509.00519, section 5.
     """
     sums = weigh(
-        model, guide, x, _importance, num_samples=num_samples, num_data=num_data, seed=seed, batch_size=batch_size,
+        model,
+        guide,
+        x,
+        _importance,
+        num_samples=num_samples,
+        num_data=num_data,
+        seed=seed,
+        batch_size=batch_size,
         max_elements=max_elements,
     )
     return Estimate(
-        "NLL <=", _numbers(sums["nll"]), method=f"IS, {num_samples} sample{'s' * (num_samples != 1)}",
-        ess=sums["ess"], noun="image" if x.dim() >= 3 else "datum",
+        "NLL <=",
+        _numbers(sums["nll"]),
+        method=f"IS, {num_samples} sample{'s' * (num_samples != 1)}",
+        ess=sums["ess"],
+        noun="image" if x.dim() >= 3 else "datum",
     )
 
 

@@ -48,7 +48,7 @@ def traverse(
             f"traverse got dims={list(dims)} and values={list(values)} for a code of {len(z)} coordinates: give at "
             f"least one of each, with every dim from 0 to {len(z) - 1}."
         )
-    codes = z.repeat(len(dims), len(values), 1)                                  # (dims, values, L)
+    codes = z.repeat(len(dims), len(values), 1)  # (dims, values, L)
     for row, dim in enumerate(dims):
         codes[row, :, dim] = torch.as_tensor(values, dtype=z.dtype, device=z.device)
     flat = decode(model, codes.flatten(0, 1), latent=latent, site=site, seed=seed, batch_size=batch_size)

@@ -78,8 +78,16 @@ def _classes(axes: Axes, points: npt.NDArray[np.float64], labels: npt.NDArray[np
         across, up = points[labels == label].T
         axes.scatter(across, up, s=size, color=TEN[number], alpha=0.8, linewidths=0, label=str(label))
         axes.text(
-            np.median(across), np.median(up), str(label), color="black", fontsize=13, fontweight="bold",
-            ha="center", va="center", path_effects=[withStroke(linewidth=3, foreground="white")], zorder=3,
+            np.median(across),
+            np.median(up),
+            str(label),
+            color="black",
+            fontsize=13,
+            fontweight="bold",
+            ha="center",
+            va="center",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+            zorder=3,
         )
     legend = axes.legend(title="label", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for handle in legend.legend_handles:

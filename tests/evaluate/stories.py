@@ -29,14 +29,14 @@ class Story(PyroModule):
         self.flow, self.scale = flow, scale
 
     def posterior(self, x: Tensor) -> dist.Normal:
-        loc = self.encoder(x.to(torch.float32))                                  # (B, 2)
+        loc = self.encoder(x.to(torch.float32))  # (B, 2)
         return dist.Normal(nn.functional.pad(loc, (0, 1)), loc.new_tensor([0.5, 0.5, 1.0]))
 
     @pyro_method
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         zeros = self.decoder[0].weight.new_zeros(3)
         with pyro.plate("data", size if x is None else len(x)), pyro.poutine.scale(scale=self.scale):
-            z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))            # (B, 3)
+            z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))  # (B, 3)
             return pyro.sample("x", dist.Binomial(LEVELS - 1, logits=self.decoder(z)).to_event(2), obs=x)
 
     @pyro_method
@@ -45,7 +45,7 @@ class Story(PyroModule):
         if self.flow:
             q = dist.TransformedDistribution(q, [dist.transforms.AffineTransform(0.0, 1.0)])
         with pyro.plate("data", len(x)), pyro.poutine.scale(scale=self.scale):
-            return pyro.sample("z", q.to_event(1))                               # (B, 3)
+            return pyro.sample("z", q.to_event(1))  # (B, 3)
 
 
 def digits(size: int = 40) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ class Wide(LinearGaussian):
     def model(self, x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            wide = (z @ self.weight.mT).unsqueeze(-1) + z.new_zeros(50)           # (K, B, 4, 50)
+            wide = (z @ self.weight.mT).unsqueeze(-1) + z.new_zeros(50)  # (K, B, 4, 50)
             self.largest = max(self.largest, wide.numel())
             pyro.sample("x", dist.Normal(wide.mean(-1), self.noise).to_event(1), obs=x)
 

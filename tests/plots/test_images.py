@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from pyro_dgm.plots import reconstructions, samples, traversal
 
-DIGITS = torch.as_tensor(load_digits().images).long()                            # (1797, 8, 8), levels 0 ... 16
+DIGITS = torch.as_tensor(load_digits().images).long()  # (1797, 8, 8), levels 0 ... 16
 
 
 def canvas(figure):
@@ -60,7 +60,7 @@ def test_a_sheet_is_about_square_and_not_wider_than_its_images():
 
 
 def test_colours_keep_their_channels():
-    x = torch.stack([DIGITS[0], 0 * DIGITS[0], 16 - DIGITS[0]]).unsqueeze(0)     # (1, 3, 8, 8)
+    x = torch.stack([DIGITS[0], 0 * DIGITS[0], 16 - DIGITS[0]]).unsqueeze(0)  # (1, 3, 8, 8)
     found = cell(canvas(samples(x, levels=17)), 0, 0)
     np.testing.assert_allclose(found, x[0].permute(1, 2, 0).double() / 16)
     grey = canvas(samples(DIGITS[:1].unsqueeze(1), levels=17))

@@ -1,0 +1,90 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Draw what a run has learned into its folder: samples, reconstructions, latent space, learning curve."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from pyro_dgm import plots
+from pyro_dgm.cli.measure import Program
+from pyro_dgm.data import Dataset
+from pyro_dgm.evaluate import active_units, dream, embed, reconstruct, traverse
+from pyro_dgm.train import History
+
+SAMPLES, SHOWN, WALKS, POINTS = 64, 20, 10, 1000
+"""How many samples, reconstructions, latent coordinates and dots fit a picture."""
+
+
+def draw_all(program: Program, data: Dataset, folder: Path, history: History, *, warmup_end: float | None) -> list[str]:
+    """Draw all pictures that the data and the model allow, as PNG files.
+
+    Args:
+        program: Model and guide.
+        data: What was modelled, on the model's device; pictures are of the test split.
+        folder: Where to; it is made.
+        history: What each epoch ended with.
+        warmup_end: The epoch at which warm-up ended.
+
+    Returns:
+        For each picture that could not be drawn, why (a likelihood without a mean, say).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures: dict[str, Callable[[], Figure]] = {"learning_curve": lambda: _curve(history, warmup_end)}
+    if is_image(data.description.shape):
+        pictures |= {
+            "samples": lambda: samples_sheet(program, data.description.levels),
+            "reconstructions": lambda: _reconstructions(program, data),
+            "traversal": lambda: _traversal(program, data),
+        }
+    if data.test.labels is not None:
+        pictures["latent"] = lambda: _latent(program, data)
+    return list(_drawn(pictures, folder))
+
+
+def samples_sheet(program: Program, levels: int, *, size: int = SAMPLES, seed: int = 0) -> Figure:
+    """A sheet of what the model dreams: means of p(x | z) for z from the prior."""
+    return plots.samples(dream(program.model, size, seed=seed), levels=levels)
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether a datum can be shown: ``(H, W)``, or ``(C, H, W)`` with one channel or three."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+
+
+def _drawn(pictures: dict[str, Callable[[], Figure]], folder: Path) -> Iterator[str]:
+    for name, picture in pictures.items():
+        try:
+            picture().savefig(folder / f"{name}.png", dpi=150)
+        except ValueError as error:
+            yield f"no picture {name}.png: {error}"
+
+
+def _curve(history: History, warmup_end: float | None) -> Figure:
+    columns = {"epoch": history.column("epoch"), "train": history.column("train.loss")}
+    has_valid = all("valid.loss" in record for record in history.epochs)
+    if has_valid:
+        columns["valid"] = history.column("valid.loss")
+    return plots.learning_curve(columns, valid="valid" if has_valid else None, warmup_end=warmup_end)
+
+
+def _reconstructions(program: Program, data: Dataset) -> Figure:
+    x = data.test.x[:SHOWN]
+    return plots.reconstructions(x, reconstruct(program.model, program.guide, x), levels=data.description.levels)
+
+
+def _traversal(program: Program, data: Dataset) -> Figure:
+    """Walk from the first test image's code along the coordinates that vary most over the data."""
+    site, variances = next(iter(active_units(program.model, program.guide, data.test.x[:POINTS]).variances.items()))
+    dims = sorted(variances.argsort(descending=True)[:WALKS].tolist())
+    z = embed(program.guide, data.test.x[:1], site=site)[0].flatten()
+    grid = traverse(program.model, z, dims=dims, latent=site)
+    names = [f"$z_{{{dim + 1}}}$" for dim in dims]
+    return plots.traversal(grid, levels=data.description.levels, values=(-3, -2, -1, 0, 1, 2, 3), names=names)
+
+
+def _latent(program: Program, data: Dataset) -> Figure:
+    some = data.test[:POINTS]
+    site = next(iter(active_units(program.model, program.guide, some.x).variances))
+    return plots.latent_scatter(embed(program.guide, some.x, site=site).flatten(1), some.labels)

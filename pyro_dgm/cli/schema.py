@@ -1,0 +1,139 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a run: what its keys are, what types they have, how it becomes YAML and objects.
+
+jsonargparse does the typing: it reads constructor signatures, converts and checks every value, writes the resolved YAML
+and instantiates. ``shape`` and ``levels`` of the data are linked to the model: whatever class it is, it gets those of
+the two that its constructor has.
+"""
+
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_dgm.cli.errors import UsageError, nearest, type_error
+from pyro_dgm.cli.layers import Tree, merge
+from pyro_dgm.cli.names import ROOMS
+from pyro_dgm.cli.specs import complete, signature
+
+DEFAULTS: Tree = {
+    "data": None,
+    "model": "VAE",
+    "bound": "ELBO",
+    "optimizer": {"class_path": "Adam", "init_args": {"lr": 1e-3}},  # Kingma & Ba's own default
+    "scheduler": None,
+    "clip_norm": None,
+    "batch_size": 100,  # what the tables in recipes/ use
+    "seed": 0,
+    "threads": None,
+    "device": "auto",
+    "devices": 1,
+    "strategy": "auto",
+    "precision": "32-true",
+    "trainer": {},
+}
+LINKED = frozenset({"shape", "levels"})
+TAKEN = {"optimizer": 1, "scheduler": 1}
+"""Their first parameter, what to optimise or to schedule, is not an option."""
+
+
+def resolve(*layers: Tree) -> Namespace:
+    """Lay configurations over the defaults, complete every class, convert and check every value.
+
+    Raises:
+        UsageError: For an unknown key, class or option (with the nearest), or a value of the wrong type.
+    """
+    config = DEFAULTS
+    for layer in layers:
+        _check_keys(layer)
+        config = merge(config, layer)
+    if config["data"] is None:
+        raise UsageError("which data? Give --data MNIST, or --config FILE.yaml. `pyro-dgm list data` names all.")
+    config = dict(config)
+    for key, rooms in ROOMS.items():
+        if config[key] not in (None, "null"):
+            linked = LINKED if key == "model" else frozenset()
+            config[key] = complete(config[key], rooms, option=key, linked=linked, taken=TAKEN.get(key, 0))
+    try:
+        return parser().parse_object(config)
+    except (ArgumentError, TypeError) as error:
+        raise UsageError(type_error(str(error))) from error
+
+
+def load(path: Path) -> Tree:
+    """Read a configuration from YAML.
+
+    Raises:
+        UsageError: If there is no such file, or it is not a YAML mapping.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}.") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{path} holds {type(config).__name__}, not a mapping of options such as 'data: MNIST'.")
+    return config
+
+
+def dump(config: Namespace) -> str:
+    """The resolved configuration as YAML, complete: fed back, it gives the same configuration."""
+    return parser().dump(config, skip_unset=False)
+
+
+def instantiate(config: Namespace) -> Namespace:
+    """Make data, model, bound and trainer; optimiser and scheduler stay factories."""
+    return parser().instantiate(config)
+
+
+def parser() -> ArgumentParser:
+    """The types of all keys, read from signatures."""
+    from pyro.infer import ELBO
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from pyro_dgm.data import Dataset
+    from pyro_dgm.train import Trainer
+
+    typed = ArgumentParser(exit_on_error=False)
+    for key, base in (("data", Dataset), ("model", nn.Module), ("bound", ELBO)):
+        typed.add_subclass_arguments(base, key, fail_untyped=False, required=True)  # a user's code may have no types
+    typed.add_argument("--optimizer", type=Callable[[Iterable], Optimizer])
+    typed.add_argument("--scheduler", type=Callable[[Optimizer], LRScheduler] | None)
+    typed.add_argument("--clip_norm", type=float | None)
+    typed.add_argument("--batch_size", type=int)
+    typed.add_argument("--seed", type=int)
+    typed.add_argument("--threads", type=int | None)
+    typed.add_argument("--device", type=str)
+    typed.add_argument("--devices", type=int)
+    typed.add_argument("--strategy", type=str)
+    typed.add_argument("--precision", type=str)
+    typed.add_class_arguments(Trainer, "trainer")
+    typed.link_arguments("seed", "trainer.seed")
+    for name in sorted(LINKED):
+        typed.link_arguments("data", f"model.init_args.{name}", compute_fn=_description(name), apply_on="instantiate")
+    return typed
+
+
+def _description(name: str) -> Callable[[Any], Any]:
+    return lambda data: getattr(data.description, name)
+
+
+def _check_keys(layer: Tree) -> None:
+    for key in layer:
+        if key not in DEFAULTS:
+            hint = nearest(key, DEFAULTS, prefix="--")
+            raise UsageError(f"unknown option --{key}.{hint} Known: {', '.join(DEFAULTS)}.")
+    from pyro_dgm.train import Trainer
+
+    known = [name for name in signature(Trainer) if name != "seed"]  # linked to the run's
+    for name in layer.get("trainer") or {}:
+        if name not in known:
+            hint = nearest(name, known, prefix="--trainer.")
+            raise UsageError(f"unknown option --trainer.{name}.{hint} Known: {', '.join(known)}.")

@@ -86,15 +86,16 @@ class BernoulliLatent(nn.Module):
         self.prior_logit = nn.Parameter(torch.tensor(-0.4, dtype=torch.float64))
         self.mean = nn.Parameter(torch.tensor(1.3, dtype=torch.float64))
         self.slope = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+        self.subsample: int | None = None
 
     def model(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", len(x), subsample_size=self.subsample) as index:
             z = pyro.sample("z", dist.Bernoulli(logits=self.prior_logit))
-            pyro.sample("x", dist.Normal(z * self.mean, 1.0), obs=x)
+            pyro.sample("x", dist.Normal(z * self.mean, 1.0), obs=x[index])
 
     def guide(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Bernoulli(logits=self.slope * x))
+        with pyro.plate("data", len(x), subsample_size=self.subsample) as index:
+            pyro.sample("z", dist.Bernoulli(logits=self.slope * x[index]))
 
     def table(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-weights and log q of both values, each of shape (2, N)."""

@@ -111,6 +111,12 @@ def _clip(line: str) -> str:
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "models": _models, "data": _data, "nets": _nets, "priors": _priors, "posteriors": _posteriors,
-    "likelihoods": _likelihoods, "bounds": _bounds, "recipes": _recipes,
+    "models": _models,
+    "data": _data,
+    "nets": _nets,
+    "priors": _priors,
+    "posteriors": _posteriors,
+    "likelihoods": _likelihoods,
+    "bounds": _bounds,
+    "recipes": _recipes,
 }

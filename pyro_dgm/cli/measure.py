@@ -41,8 +41,9 @@ class Measures:
     def kl(self) -> Estimate:
         """The KL terms of all latent variables together."""
         parts = list(self.terms.kl.values())
-        return Estimate("KL =", sum(part.values for part in parts[1:]) + parts[0].values,
-                        method=parts[0].method, noun=parts[0].noun)
+        return Estimate(
+            "KL =", sum(part.values for part in parts[1:]) + parts[0].values, method=parts[0].method, noun=parts[0].noun
+        )
 
     @property
     def bits_per_dim(self) -> Estimate:
@@ -52,8 +53,12 @@ class Measures:
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers for a JSON file, under the names that recipes use."""
-        estimates = {"negative_elbo": self.terms.negative_elbo, "reconstruction": self.terms.reconstruction,
-                     "kl": self.kl, "bits_per_dim": self.bits_per_dim}
+        estimates = {
+            "negative_elbo": self.terms.negative_elbo,
+            "reconstruction": self.terms.reconstruction,
+            "kl": self.kl,
+            "bits_per_dim": self.bits_per_dim,
+        }
         found = {"nll": self.nll, **estimates} if self.nll else estimates
         return {**{key: value.as_dict() for key, value in found.items()}, "active_units": self.units.as_dict()}
 

@@ -30,9 +30,7 @@ def run(args: Sequence[str]) -> int:
     return call(sample, args)
 
 
-def sample(
-    folder: Path, *, size: int = 64, seed: int = 0, out: Path | None = None, device: str | None = None
-) -> int:
+def sample(folder: Path, *, size: int = 64, seed: int = 0, out: Path | None = None, device: str | None = None) -> int:
     """Draw samples of a run and write them."""
     if size < 1:
         raise UsageError(f"--size {size}: at least 1 is needed.")

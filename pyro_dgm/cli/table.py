@@ -11,7 +11,11 @@ from rich.table import Table
 from pyro_dgm.cli.recipe import Recipe
 
 MEASURES = {
-    "nll": "NLL (IS)", "negative_elbo": "-ELBO", "kl": "KL", "bits_per_dim": "bits/dim", "active_units": "active units",
+    "nll": "NLL (IS)",
+    "negative_elbo": "-ELBO",
+    "kl": "KL",
+    "bits_per_dim": "bits/dim",
+    "active_units": "active units",
 }
 """What a row can report, and what the table's columns are called; nats unless it says otherwise."""
 
@@ -52,7 +56,7 @@ class ResultTable:
         if self.results:
             first = next(iter(self.results.values()))
             texts = [first["test"][key]["text"] for key in ("nll", "negative_elbo") if key in first["test"]]
-            methods = [text[text.rindex("("):].strip("()") for text in texts]
+            methods = [text[text.rindex("(") :].strip("()") for text in texts]
             how = "; ".join(methods)
             lines.insert(0, f"Test split, mean +- standard error over data, nats unless it says bits: {how}.")
         entries = [entry for name in self._names for entry in self.recipe.rows[name].published.values()]

@@ -50,19 +50,28 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
     """
     device = choose_device(config.device)
     fabric = launch_fabric(
-        accelerator=device.type, devices=config.devices if device.index is None else f"{device.index},",
-        precision=config.precision, strategy=config.strategy,
+        accelerator=device.type,
+        devices=config.devices if device.index is None else f"{device.index},",
+        precision=config.precision,
+        strategy=config.strategy,
     )
     assembly = assemble(config, device=fabric.device)
     parts, data = assembly.parts, assembly.data
     if fabric.world_size > 1:
         data.train = Split(shard(fabric, data.train.x))
     if fabric.global_rank == 0:
-        print(f"data:  {data.description}\nmodel: {config.model.class_path}, {_count(assembly.program):,} parameters",
-              file=sys.stderr)
+        print(
+            f"data:  {data.description}\nmodel: {config.model.class_path}, {_count(assembly.program):,} parameters",
+            file=sys.stderr,
+        )
     program = assembly.program
     step = gradient_step(
-        program.model, program.guide, parts.bound, fabric=fabric, optimizer=parts.optimizer, scheduler=parts.scheduler,
+        program.model,
+        program.guide,
+        parts.bound,
+        fabric=fabric,
+        optimizer=parts.optimizer,
+        scheduler=parts.scheduler,
         clip_norm=config.clip_norm,
     )
     history = parts.trainer.fit(

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A logistic density on a line cut into L bins: a distribution over the ordered levels of a pixel."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,8 +40,17 @@ def discretized_logistic(
     lowest, highest = level == 0, level == levels - 1
     below_upper_edge = torch.where(highest, 0.0, logsigmoid(middle + half_width))
     above_lower_edge = torch.where(lowest, 0.0, logsigmoid(half_width - middle))
-    width = torch.where(lowest | highest, 0.0, torch.log(-torch.expm1(-2 * half_width)))
+    width = torch.where(lowest | highest, 0.0, _log_width(log_scale, levels))
     return below_upper_edge + above_lower_edge + width
+
+
+def _log_width(log_scale: torch.Tensor, levels: int) -> torch.Tensor:
+    """Return log(1 - exp(-w)) for the width w of a bin in scales, by its series where w is too small for expm1."""
+    log_w = math.log(2 / (levels - 1)) - log_scale
+    small = log_w < math.log(1e-3)
+    series = torch.where(small, log_w, 0.0).exp() * small  # each branch of the second `where` gets only its own w
+    large = torch.where(small, 0.0, log_w).exp()
+    return torch.where(small, log_w - series / 2 + series.square() / 24, torch.log(-torch.expm1(-large)))
 
 
 def draw_levels(loc: Float[Tensor, "*batch"], log_scale: Float[Tensor, "*batch"], levels: int) -> torch.Tensor:

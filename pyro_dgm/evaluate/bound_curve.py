@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_dgm.evaluate.estimate import Estimate
 from pyro_dgm.evaluate.log_likelihood import log_likelihood
+from pyro_dgm.evaluate.random_subset import random_subset
 from pyro_dgm.evaluate.weigh import BATCH_SIZE, MAX_ELEMENTS
 
 
@@ -52,15 +53,15 @@ def bound_curve(
     """
     if not particles:
         raise ValueError("bound_curve got no numbers of particles: give at least one, e.g. particles=(1, 10, 100).")
+    x = x[random_subset(len(x), num_data, seed=seed).to(x.device)]
     curve = []
-    for count in particles:
+    for offset, count in enumerate(particles):
         estimate = log_likelihood(
             model,
             guide,
             x,
             num_samples=count,
-            num_data=num_data,
-            seed=seed,
+            seed=seed + 1 + offset,
             batch_size=batch_size,
             max_elements=max_elements,
         )

@@ -74,12 +74,12 @@ class Estimate:
         return replace(self, values=bits_per_dim(-self.values, event_shape), unit="bits/dim")
 
     def as_dict(self) -> dict[str, str | float | int | None]:
-        """List the summary for a JSON file; an unknown standard error is ``None``, since JSON has no NaN."""
+        """List the summary for a JSON file; what is not finite is ``None``, since JSON has neither NaN nor infinity."""
         error = self.standard_error
         return {
             "name": self.name.split(" ")[0],
-            "mean": self.mean,
-            "standard_error": None if math.isnan(error) else error,
+            "mean": self.mean if math.isfinite(self.mean) else None,
+            "standard_error": error if math.isfinite(error) else None,
             "unit": self.unit,
             "method": self.method,
             "num_data": len(self.values),

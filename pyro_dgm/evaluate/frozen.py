@@ -4,14 +4,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from torch import nn
 
-from pyro_dgm.infer.local_parameters import local_parameters
+from pyro_dgm.infer.local_parameters import local_parameters, owners
 
 
 @contextmanager
@@ -28,15 +27,15 @@ def frozen(*programs: Callable[..., Any], seed: int, device: torch.device | None
         seed: Seed of the random stream inside.
         device: Where the random numbers are drawn; by default where the programs' weights are.
     """
-    owners = [owner for program in programs for owner in _owners(program)]
+    found = owners(*programs)
     if device is None:
-        weights = (weight for owner in owners for weight in [*owner.parameters(), *owner.buffers()])
+        weights = (weight for owner in found for weight in [*owner.parameters(), *owner.buffers()])
         device = next((weight.device for weight in weights), torch.device("cpu"))
     with ExitStack() as stack:
         stack.enter_context(_seeded(seed, device))
-        stack.enter_context(_evaluation_mode(owners))
+        stack.enter_context(_evaluation_mode(found))
         stack.enter_context(_same_parameter_store())
-        stack.enter_context(local_parameters(*owners))
+        stack.enter_context(local_parameters(*found))
         stack.enter_context(torch.no_grad())
         yield
 
@@ -56,8 +55,8 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluation_mode(owners: list[nn.Module]) -> Iterator[None]:
-    training = [module for owner in owners for module in owner.modules() if module.training]
+def _evaluation_mode(found: list[nn.Module]) -> Iterator[None]:
+    training = [module for owner in found for module in owner.modules() if module.training]
     for module in training:
         module.training = False
     try:
@@ -77,14 +76,3 @@ def _same_parameter_store() -> Iterator[None]:
     finally:
         for name in set(store.keys()) - before:
             del store[name]
-
-
-def _owners(program: object) -> Iterator[nn.Module]:
-    """Find the modules whose weights a program uses."""
-    if isinstance(program, nn.Module):
-        yield program
-    elif isinstance(program, partial):
-        for part in (program.func, *program.args, *program.keywords.values()):
-            yield from _owners(part)
-    elif isinstance(owner := getattr(program, "__self__", None), nn.Module):
-        yield owner

@@ -55,7 +55,7 @@ class Bound(pyro.infer.ELBO, ABC):
         if num_particles < 1:
             raise ValueError(f"{type(self).__name__} got num_particles={num_particles}: at least one is needed.")
         super().__init__(num_particles, max_plate_nesting, vectorize_particles=False, retain_graph=retain_graph)
-        self.beta = torch.tensor(float(beta), dtype=torch.float64)  # 0-dim: changes no other tensor's dtype or device
+        self.beta = torch.tensor(float(beta), dtype=torch.float64, device="cpu")  # 0-dim: mixes with any other
         self._guessed: tuple[Program, Program, int] | None = None
 
     @staticmethod
@@ -66,7 +66,13 @@ class Bound(pyro.infer.ELBO, ABC):
     def log_weights(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogWeights:
         """Weigh this bound's K particles; see `pyro_dgm.infer.log_weights`."""
         weights = log_weights(
-            model, guide, *args, particles=self.num_particles, max_plate_nesting=self._nesting(model, guide), **kwargs
+            model,
+            guide,
+            *args,
+            particles=self.num_particles,
+            max_plate_nesting=self._nesting(model, guide),
+            linear=self._additive,
+            **kwargs,
         )
         self._guessed = (model, guide, weights.nesting)
         if weights.scale is None and not self._additive:
@@ -113,7 +119,23 @@ class Bound(pyro.infer.ELBO, ABC):
             return value.unsqueeze(0)
         index = torch.arange(particles - 1, device=log_w.device).unsqueeze(1)  # (K - 1, 1)
         others = index + (index >= torch.arange(particles, device=log_w.device)).to(index)  # (K - 1, K)
-        return value - self.bound(log_w[others])  # (K, *batch)
+        baseline = self.bound(log_w[others])  # (K, *batch)
+        signal = value - torch.where(baseline.isfinite(), baseline, 0.0)  # none, where all other weights are zero
+        return torch.where(signal.isfinite(), signal, 0.0)
+
+    def total(self, weights: LogWeights) -> Tensor:
+        """Sum the bound over the data, scaled, with the sites that belong to no datum: a scalar in nats.
+
+        Its gradient is that of the bound, for sites without reparameterised samples too.
+        """
+        value = self.values(weights)[1]
+        scale = 1.0 if weights.scale is None else weights.scale
+        total = value.sum() if isinstance(scale, (int, float)) and scale == 1 else (scale * value).sum()
+        for constant in weights.constants.values():
+            total = total + constant
+            if weights.score is not None and self.num_particles == 1:  # it may depend on the one particle
+                total = total + constant.detach() * (weights.score - weights.score.detach()).sum()
+        return total
 
     def per_datum(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate the bound for every datum, unscaled.
@@ -125,10 +147,12 @@ class Bound(pyro.infer.ELBO, ABC):
             **kwargs: Likewise, by name.
 
         Returns:
-            The bound in nats, shape ``(B,)``; beta weighs the KL terms.
+            The bound in nats, shape ``(B,)``; beta weighs the KL terms. Observed sites outside the data plate belong
+            to no datum and are left out; `loss` has them.
 
         Raises:
-            ValueError: If no plate encloses all latent variables, or the sites in it do not share one scale.
+            ValueError: If no plate encloses all latent variables, or the sites in it do not share one scale and the
+                bound is not linear in them.
         """
         weights = self.log_weights(model, guide, *args, **kwargs)
         require_data_plate(weights)
@@ -136,13 +160,7 @@ class Bound(pyro.infer.ELBO, ABC):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate the negative bound summed over the data, in nats, as a scalar tensor to call ``backward`` on."""
-        weights = self.log_weights(model, guide, *args, **kwargs)
-        value = self.values(weights)[1]
-        scale = 1.0 if weights.scale is None else weights.scale
-        total = value.sum() if isinstance(scale, (int, float)) and scale == 1 else (scale * value).sum()
-        for constant in weights.constants.values():
-            total = total + constant
-        return -total
+        return -self.total(self.log_weights(model, guide, *args, **kwargs))
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate the negative bound summed over the data, in nats, without gradients."""
@@ -160,6 +178,9 @@ class Bound(pyro.infer.ELBO, ABC):
         """Fix a pair: the module's call gives `differentiable_loss`, its parameters are the pair's."""
         return _BoundModule(model, guide, self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_guessed": None}  # a program may not be picklable, and a copy can look again
+
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[poutine.Trace, poutine.Trace]:
@@ -173,7 +194,9 @@ class _BoundModule(ELBOModule):
     def __init__(self, model: Program, guide: Program, bound: Bound) -> None:
         super().__init__(model, guide, bound)  # type: ignore[arg-type]  # Pyro keeps any callable
         self.bound = bound
-        self.owners = nn.ModuleList(owners(model, guide))
+        self.owners = nn.ModuleList(
+            owner for owner in owners(model, guide) if owner is not model and owner is not guide
+        )
         self._pair = (without_statements(model), without_statements(guide))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -183,10 +206,12 @@ class _BoundModule(ELBOModule):
 
 def require_data_plate(weights: LogWeights) -> None:
     """Refuse weights that have no dimension for data."""
-    if next(iter(weights.model_terms.values())).dim() < 2:
+    terms = [*weights.model_terms.values(), *weights.guide_terms.values()]
+    if not terms or terms[0].dim() < 2:
         raise ValueError(
             f"No plate encloses all coupled sites (model: {sorted(weights.model_terms)}, guide: "
             f"{sorted(weights.guide_terms)}), so there is no value per datum. Put the local variables of model and "
-            f'guide into `with pyro.plate("data", len(x)):`, and declare only event dimensions with .to_event(). With '
-            f"a global latent variable only the whole data set has a bound: use loss or differentiable_loss."
+            f'guide into `with pyro.plate("data", len(x)):`, of one name in both, and declare only event dimensions '
+            f"with .to_event(). With a global latent variable only the whole data set has a bound: use loss or "
+            f"differentiable_loss."
         )

@@ -4,20 +4,36 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any
 
 import pyro
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, PyroSample, pyro_method
 from torch import nn
 
 Program = Callable[..., Any]
 
+_PYRO_METHOD = pyro_method(lambda self: None).__code__
+
 
 def owners(*programs: Program) -> list[nn.Module]:
-    """List the modules that the programs are, or are methods of, each once."""
-    found = [program if isinstance(program, nn.Module) else getattr(program, "__self__", None) for program in programs]
-    return list({id(module): module for module in found if isinstance(module, nn.Module)}.values())
+    """List the modules that the programs are, or are methods of, each once.
+
+    Pyro's handlers around them are seen through; a module that hides in a closure is not found.
+    """
+    found = [owner for program in programs for owner in _owners(program)]
+    return list({id(module): module for module in found}.values())
+
+
+def _owners(program: object) -> Iterator[nn.Module]:
+    if isinstance(program, nn.Module):
+        yield program
+    elif isinstance(program, partial):  # a handler such as poutine.scale(program, ...) is one
+        for part in (program.func, *program.args, *program.keywords.values()):
+            yield from _owners(part)
+    elif isinstance(owner := getattr(program, "__self__", None), nn.Module):
+        yield owner
 
 
 @contextmanager
@@ -53,9 +69,10 @@ def without_statements(program: Program) -> Program:
     """
     owner, method = getattr(program, "__self__", None), getattr(program, "__func__", None)
     plain = getattr(method, "__wrapped__", None)
-    if plain is None or not isinstance(owner, PyroModule):
-        return program
+    if plain is None or not isinstance(owner, PyroModule) or getattr(method, "__code__", None) is not _PYRO_METHOD:
+        return program  # it is not Pyro's decorator alone that would be taken off
     inner = [module for module in owner.modules() if isinstance(module, PyroModule)]
-    if len(inner) > 1 or owner._pyro_samples:
+    lazy = [item for base in type(owner).__mro__ for item in vars(base).values() if isinstance(item, PyroSample)]
+    if len(inner) > 1 or owner._pyro_samples or lazy:
         return program
     return MethodType(plain, owner)

@@ -27,7 +27,8 @@ class LogWeights:
             that enclose every coupled site: usually the data plate; none if a latent variable is global.
         guide_terms: log q of each site of the guide, likewise.
         latent: Names of the model's terms that are latent; they and the guide's terms make up the KL term.
-        constants: Observed sites outside those plates that no particle touches: scaled sums in nats, scalars.
+        constants: Observed sites outside those plates that no particle touches: scaled sums in nats, scalars. A single
+            particle cannot tell whether it touches a site, so with K = 1 they may depend on it.
         scale: What the data's value is multiplied by *after* the particles are reduced (full size over subsample size,
             and `poutine.scale`); ``None`` if the coupled sites do not share one scale.
         scaled: The same weights with each site's own scale inside the terms, for bounds that are linear in them; kept
@@ -49,6 +50,14 @@ class LogWeights:
     def log_w(self) -> Tensor:
         """The log-weights in nats, shape ``(K, B)``."""
         return self.weighted()
+
+    @property
+    def count(self) -> int | float | Tensor:
+        """Number of data that the scaled sum over the batch stands for: N under a plate that subsamples B of N."""
+        units = next(iter({**self.model_terms, **self.guide_terms}.values()))[0]
+        if isinstance(self.scale, Tensor):
+            return self.scale.expand(units.shape).sum()
+        return units.numel() * (1 if self.scale is None else self.scale)
 
     def weighted(self, beta: Tensor | int | float | None = None) -> Tensor:
         """Weigh the KL terms, log p(z) - log q(z | x), by beta; ``None`` leaves them alone (beta = 1).
@@ -85,43 +94,55 @@ class _Reduction:
 
     def __call__(self, log_prob: Tensor) -> Tensor:
         """Turn ``(K, *plates)``, or fewer dimensions, into ``(K, B)``."""
+        if log_prob.dim() > self.rank:
+            raise ValueError(
+                f"A site's log-probability has shape {tuple(log_prob.shape)}, but its plates account for "
+                f"{self.rank - 1} dimensions beside the particles. Declare event dimensions with .to_event(), or put "
+                f"the batched ones into a pyro.plate."
+            )
         padded = log_prob.reshape((1,) * (self.rank - log_prob.dim()) + log_prob.shape)
         reduced = padded.sum(self.summed) if self.summed else padded
         return reduced if len(reduced) == self.particles else reduced.expand(self.particles, *reduced.shape[1:])
 
 
-def _plates(site: Any) -> dict[int, str]:
-    """Name the vectorised plates around a site by dimension; a size-1 dimension is shared, so it encloses nothing."""
+def _plates(site: Any) -> dict[int, tuple[str, int]]:
+    """Name the vectorised plates around a site by dimension, with the extent that the site really has in each."""
     shape = site["unscaled_log_prob"].shape
     return {
-        frame.dim: frame.name
+        frame.dim: (frame.name, shape[frame.dim] if len(shape) >= -frame.dim else 1)
         for frame in site["cond_indep_stack"]
-        if frame.vectorized and frame.name != PLATE and (frame.size == 1 or len(shape) >= -frame.dim)
-        if frame.size == 1 or shape[frame.dim] != 1
+        if frame.vectorized and frame.name != PLATE
     }
 
 
-def _common(sites: list[Any]) -> dict[int, str]:
+def _common(sites: list[Any]) -> dict[int, tuple[str, int]]:
     common = _plates(sites[0]).items() if sites else {}.items()
     for site in sites[1:]:
         common = common & _plates(site).items()  # type: ignore[assignment]
     return dict(common)
 
 
-def _common_scale(sites: list[Any], units: list[int]) -> Scale | None:
+def _same_scale(scale: Scale, other: Scale, *, linear: bool) -> bool:
+    """Compare two sites' scales without waiting for a device: tensors that differ fail when the device gets there."""
+    if other is scale:
+        return True
+    if not isinstance(other, Tensor) and not isinstance(scale, Tensor):
+        return math.isclose(scale, other, rel_tol=1e-12)
+    like = other if isinstance(other, Tensor) else scale
+    first, second = (torch.as_tensor(part).to(like) for part in (scale, other))  # type: ignore[arg-type]
+    if linear or first.shape != second.shape:
+        return False
+    torch._assert_async(
+        torch.isclose(first, second).all(), "The sites do not share one scale: scale all alike, or use ELBO."
+    )
+    return True
+
+
+def _common_scale(sites: list[Any], units: list[int], *, linear: bool) -> Scale | None:
     """Find the one scale that all sites share, shaped like the units; ``None`` if there is none."""
     scale = sites[0]["scale"]
-    for site in sites[1:]:
-        other = site["scale"]
-        if other is scale:
-            continue
-        if isinstance(other, Tensor) or isinstance(scale, Tensor):
-            if torch.as_tensor(scale).shape != torch.as_tensor(other).shape:
-                return None
-            if not torch.equal(torch.as_tensor(scale), torch.as_tensor(other)):
-                return None
-        elif not math.isclose(scale, other, rel_tol=1e-12):
-            return None
+    if not all(_same_scale(scale, site["scale"], linear=linear) for site in sites[1:]):
+        return None
     if not isinstance(scale, Tensor) or scale.dim() == 0:
         return scale
     kept = [dim for dim in range(-scale.dim(), 0) if dim in units]
@@ -132,8 +153,8 @@ def _common_scale(sites: list[Any], units: list[int]) -> Scale | None:
 
 def _score(guide: dict[str, Any], reduce: _Reduction) -> Tensor | None:
     """Sum the score functions of the sites whose samples carry no (or, by rejection, not all of the) gradient."""
-    parts = [(site["score_parts"].score_function, site["scale"]) for site in guide.values()]
-    terms = [reduce(score / scale) for score, scale in parts if not is_identically_zero(score)]
+    parts = [site["score_parts"].score_function for site in guide.values()]  # Pyro leaves them unscaled
+    terms = [reduce(score) for score in parts if not is_identically_zero(score)]
     return _total(terms) if terms else None
 
 
@@ -147,6 +168,7 @@ def log_weights(
     *args: Any,
     particles: int = 1,
     max_plate_nesting: int | float = math.inf,
+    linear: bool = False,
     **kwargs: Any,
 ) -> LogWeights:
     r"""Weigh K particles of the guide against the model, for every datum.
@@ -163,6 +185,7 @@ def log_weights(
         *args: What both are called with, the data first.
         particles: K. All particles run in one vectorised pass.
         max_plate_nesting: How many dimensions the program's own plates take; found by a run if not given.
+        linear: Whether only sums of terms are wanted, as by an ELBO: then scales that are tensors need not be compared.
         **kwargs: Likewise, by name.
 
     Returns:
@@ -185,7 +208,7 @@ def log_weights(
     coupled = [site for name, site in in_model.items() if name not in outside] + list(in_guide.values())
     units = sorted(_common(coupled))
     reduce = _Reduction(nesting, units, particles)
-    scale = _common_scale(coupled, units)
+    scale = _common_scale(coupled, units, linear=linear)
     latent = frozenset(name for name, site in in_model.items() if not site["is_observed"])
     inside = {name: site for name, site in in_model.items() if name not in outside}
     scaled = None

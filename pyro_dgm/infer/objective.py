@@ -12,7 +12,11 @@ from pyro_dgm.infer.local_parameters import Program, local_parameters, owners, w
 class Objective(nn.Module):
     r"""Give the negative bound per datum and its per-site terms, in nats.
 
-    .. math:: \text{loss} = -\frac{1}{B} \sum_b f(\log w_{1b}, \dots, \log w_{Kb})
+    .. math:: \text{loss} = -\frac{1}{N} \Bigl[\sum_b s_b\, f(\log w_{1b}, \dots, \log w_{Kb}) + \text{constants}\Bigr],
+              \qquad N = \sum_b s_b
+
+    with s the data plate's scale (1 without subsampling, so N is then the batch size), and the observed sites outside
+    the plate as constants.
 
     Its parameters are those of the modules that ``model`` and ``guide`` are, or are methods of. They stay in their
     modules: Pyro's global parameter store is not touched, and two models of one class never share weights by accident.
@@ -46,8 +50,9 @@ class Objective(nn.Module):
         with local_parameters(*self._methods):
             weights = self.bound.log_weights(*self._pair, x)
         require_data_plate(weights)
-        loss = -self.bound.values(weights)[1].mean()
+        loss = -self.bound.total(weights) / weights.count
         with torch.no_grad():
             terms = {f"log_p.{name}": term.mean() for name, term in weights.model_terms.items()}
+            terms |= {f"log_p.{name}": term / weights.count for name, term in weights.constants.items()}
             terms |= {f"log_q.{name}": term.mean() for name, term in weights.guide_terms.items()}
         return {"loss": loss, **terms}

@@ -4,6 +4,9 @@
 
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from pyro_dgm.infer.bound import Bound
 from pyro_dgm.infer.bounds import elbo, iwae
 
@@ -18,6 +21,14 @@ class ELBO(Bound):
 
     linear: ClassVar[bool] = True
     bound = staticmethod(elbo)
+
+    def _signal(self, log_w: Tensor) -> Tensor:
+        """Credit each particle with its own weight less the mean of the others: the general rule, in O(K)."""
+        particles = len(log_w)
+        if particles == 1:
+            return log_w
+        signal = (log_w - log_w.mean(0)) / (particles - 1)
+        return torch.where(signal.isfinite(), signal, 0.0)
 
 
 class IWAE(Bound):

@@ -10,7 +10,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
@@ -21,11 +20,11 @@ PLATE = "pyro_dgm_particles"
 
 
 class _MarkParticleFree(Messenger):
-    """Remember which sites have a distribution that no particle changed.
+    """Remember which sites have a distribution, a value and a mask that no particle changed.
 
     It stands between the particle plate and the program, and so sees each distribution before the plate expands
-    it over the particles. An observed site outside the data plate whose distribution has no particle
-    dimension is a constant of the bound; one that has it couples the data.
+    it over the particles. An observed site outside the data plate without a particle dimension is a constant of the
+    bound; one that has it couples the data.
     """
 
     def __init__(self, dim: int) -> None:
@@ -33,8 +32,13 @@ class _MarkParticleFree(Messenger):
         self.dim = dim
 
     def _pyro_sample(self, msg: Any) -> None:
-        shape = getattr(msg["fn"], "batch_shape", ())
-        free = len(shape) < -self.dim or shape[self.dim] == 1
+        fn, value, mask = msg["fn"], msg["value"], msg["mask"]
+        shapes = [getattr(fn, "batch_shape", ())]
+        if isinstance(value, torch.Tensor):
+            shapes.append(value.shape[: value.dim() - getattr(fn, "event_dim", 0)])
+        if isinstance(mask, torch.Tensor):
+            shapes.append(mask.shape)
+        free = all(len(shape) < -self.dim or shape[self.dim] == 1 for shape in shapes)
         msg["infer"] = {**(msg["infer"] or {}), "_particle_free": free}
 
 
@@ -54,7 +58,7 @@ def sample_sites(trace: poutine.Trace) -> dict[str, Any]:
         name: site
         for name, site in trace.nodes.items()
         if site["type"] == "sample"
-        and isinstance(site["fn"], TorchDistributionMixin)
+        and type(site["fn"]).__name__ != "_Subsample"
         and not (site["infer"] or {}).get("_deterministic")
     }
 
@@ -102,9 +106,32 @@ def _guess_nesting(
     model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> int:
     """Run the pair once for its plates only: no gradients, and the random stream stays where it was."""
-    devices = {tensor.device for tensor in args if isinstance(tensor, torch.Tensor) and tensor.is_cuda}
-    with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices, key=str)), poutine.block():
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), poutine.block():
         return plate_nesting(*_run(model, guide, args, kwargs, 1, 0))
+
+
+def _run_deep_enough(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    particles: int,
+    nesting: int,
+) -> tuple[poutine.Trace, poutine.Trace, int]:
+    """Run the pair, and once more if its plates met the particles' dimension or went past it."""
+    if particles == 1:
+        traces = _run(model, guide, args, kwargs, particles, nesting)
+        return *traces, max(nesting, plate_nesting(*traces))
+    try:
+        traces = _run(model, guide, args, kwargs, particles, nesting)
+        if plate_nesting(*traces) <= nesting:
+            return *traces, nesting
+    except ValueError:
+        if _guess_nesting(model, guide, args, kwargs) <= nesting:
+            raise
+    nesting = _guess_nesting(model, guide, args, kwargs)
+    return *_run(model, guide, args, kwargs, particles, nesting), nesting
 
 
 def _check_guide_covers_model(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
@@ -137,7 +164,8 @@ def particle_traces(
         kwargs: Likewise, by name.
         particles: K. More than one is a plate to the left of all others, at dimension ``-nesting - 1``.
         max_plate_nesting: How many dimensions the program's own plates take. Infinity: found by one more run, made
-            without gradients and without moving the random stream. A number that is too small is corrected.
+            without gradients and without moving the random stream. A number that is too small is corrected
+            by such a run.
 
     Returns:
         The model's trace, the guide's trace, both with log-probabilities at every site, and the nesting that was used.
@@ -148,12 +176,7 @@ def particle_traces(
     if particles > 1 and math.isinf(max_plate_nesting):
         max_plate_nesting = _guess_nesting(model, guide, args, kwargs)
     nesting = 0 if math.isinf(max_plate_nesting) else int(max_plate_nesting)
-    model_trace, guide_trace = _run(model, guide, args, kwargs, particles, nesting)
-    deeper = plate_nesting(model_trace, guide_trace)
-    if deeper > nesting:
-        nesting = deeper
-        if particles > 1:
-            model_trace, guide_trace = _run(model, guide, args, kwargs, particles, nesting)
+    model_trace, guide_trace, nesting = _run_deep_enough(model, guide, args, kwargs, particles, nesting)
     _check_guide_covers_model(model_trace, guide_trace)
     validate, depth = is_validation_enabled(), nesting + (particles > 1)
     if validate:

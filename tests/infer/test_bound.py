@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounds as Pyro ELBOs: exact oracles, every plate and scale, and agreement with stock Pyro."""
 
+import functools
+import pickle
 import warnings
 
 import pyro
@@ -9,9 +11,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
+from pyro.nn import PyroModule, PyroSample, pyro_method
 from torch import nn
 
-from pyro_dgm.infer import ELBO, IWAE
+from pyro_dgm.infer import ELBO, IWAE, LogWeights
+from pyro_dgm.infer.bound import require_data_plate
 from tests.cases import BOUNDS
 from tests.oracles import LinearGaussian, not_above
 
@@ -239,20 +243,120 @@ def test_beta_is_changed_in_place():
     assert torch.allclose(without_kl, weights.model_terms["x"][0])
 
 
-def test_nothing_is_read_off_the_device(monkeypatch):
+@pytest.mark.parametrize("scale", [None, 0.5, torch.tensor(0.5).double()], ids=["plain", "number", "tensor"])
+@pytest.mark.parametrize("bound", [ELBO(max_plate_nesting=1), IWAE(3, max_plate_nesting=1)], ids=["elbo", "iwae"])
+def test_nothing_is_read_off_the_device(bound, scale, monkeypatch):
     """No .item(), float() or bool() of a tensor on the way to the loss."""
     oracle, x = LinearGaussian(), LinearGaussian().data(4)
-    with pyro.validation_enabled(False):
-        bound = IWAE(3, max_plate_nesting=1)
-        bound.loss_and_grads(oracle.model, oracle.guide, x)
+    model, guide = oracle.model, oracle.guide
+    if scale is not None:
+        model, guide = pyro.poutine.scale(model, scale=scale), pyro.poutine.scale(guide, scale=scale)
+    with pyro.validation_enabled(is_validate=False):
+        bound.loss_and_grads(model, guide, x)
 
         def refuse(*args):
             raise RuntimeError("a tensor was read")
 
         for name in ("item", "__bool__", "__float__", "__int__", "tolist", "numpy"):
             monkeypatch.setattr(torch.Tensor, name, refuse)
-        oracle_loss = bound.loss_and_grads(oracle.model, oracle.guide, x)
-    assert oracle_loss.shape == ()
+        monkeypatch.setattr(torch, "equal", refuse)
+        loss = bound.loss_and_grads(model, guide, x)
+    assert loss.shape == ()
+
+
+def test_tensor_scales_that_differ_are_refused_when_the_device_gets_there():
+    oracle, x = LinearGaussian(), LinearGaussian().data(4)
+    pair = [pyro.poutine.scale(oracle.model, scale=torch.tensor(0.5)), pyro.poutine.scale(oracle.guide, scale=2.0)]
+    with pytest.raises(RuntimeError, match="do not share one scale"):
+        IWAE(2).loss(*pair, x)
+    assert ELBO().loss(*pair, x).isfinite()
+
+
+def test_a_pair_behind_handlers_keeps_its_parameters():
+    oracle, x = LinearGaussian(widen=1.5), LinearGaussian().data(4)
+    plain = IWAE(3)(oracle.model, oracle.guide)
+    scaled = IWAE(3)(pyro.poutine.scale(oracle.model, scale=0.5), pyro.poutine.scale(oracle.guide, scale=0.5))
+    assert len(list(scaled.parameters())) == 1
+    losses = []
+    for module in (plain, scaled):
+        torch.manual_seed(0)
+        losses.append(module(x).item())
+    assert losses[1] == pytest.approx(losses[0] / 2)
+
+
+def test_a_used_bound_pickles_and_lives_on_the_host():
+    oracle = LinearGaussian()
+    with torch.device("meta"):
+        bound = IWAE(2)
+    assert bound.beta.device.type == "cpu"
+    bound.loss(lambda x: oracle.model(x), lambda x: oracle.guide(x), oracle.data(3))
+    again = pickle.loads(pickle.dumps(bound))
+    assert again.loss(oracle.model, oracle.guide, oracle.data(3)).isfinite()
+
+
+def test_weights_without_any_term_are_refused_clearly():
+    with pytest.raises(ValueError, match="No plate encloses"):
+        require_data_plate(LogWeights({}, {}))
+
+
+class Decorated(PyroModule):
+    """A model whose methods carry a decorator of the user's own."""
+
+    def halved(method):
+        @functools.wraps(method)
+        def run(self, *args):
+            with pyro.poutine.scale(scale=0.5):
+                return method(self, *args)
+
+        return run
+
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(()))
+
+    @halved
+    @pyro_method
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    @halved
+    @pyro_method
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+
+def test_a_decorator_of_the_users_own_stays():
+    module, x = Decorated(), torch.randn(5)
+    exact = dist.Normal(0.0, 2**0.5).log_prob(x).sum().item()
+    assert ELBO()(module.model, module.guide)(x).item() == pytest.approx(-exact / 2, rel=1e-5)
+    assert ELBO().loss(module.model, module.guide, x).item() == pytest.approx(-exact / 2, rel=1e-5)
+
+
+class Bayesian(PyroModule):
+    """A weight that is a random variable, declared as Pyro's lazy attribute."""
+
+    @PyroSample
+    def weight(self):
+        return dist.Normal(0.0, 1.0)
+
+    @pyro_method
+    def model(self, x):
+        weight = self.weight
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(weight, 1.0), obs=x)
+
+
+def test_a_lazy_random_weight_stays_a_random_variable():
+    module, x = Bayesian(), torch.randn(4)
+
+    def guide(x):
+        pyro.sample("weight", dist.Normal(x.sum() / (len(x) + 1), (len(x) + 1) ** -0.5))
+
+    exact = dist.MultivariateNormal(torch.zeros(4), torch.eye(4) + 1).log_prob(x)
+    assert ELBO()(module.model, guide)(x).item() == pytest.approx(-exact.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", BOUNDS)

@@ -39,6 +39,22 @@ def test_an_objective_does_not_depend_on_the_scale_of_the_plate():
     assert torch.allclose(-loss, oracle.log_prob(x).mean(), atol=1e-8)
 
 
+def test_an_objective_keeps_what_belongs_to_no_datum():
+    oracle, x = LinearGaussian(outside=True), LinearGaussian().data(6)
+    terms = Objective(oracle.model, oracle.guide, ELBO())(x)
+    expected = oracle.log_prob(x).mean() + oracle.outside_log_prob() / 6
+    assert torch.allclose(-terms["loss"], expected, atol=1e-8)
+    assert terms["log_p.outside"].item() == pytest.approx(oracle.outside_log_prob() / 6)
+
+
+def test_an_objective_of_a_subsample_is_per_datum_of_the_whole():
+    oracle = LinearGaussian(outside=True, subsample=2)
+    x = oracle.data(6)
+    losses = torch.stack([Objective(oracle.model, oracle.guide, IWAE(2))(x)["loss"] for _ in range(100)]).detach()
+    expected = oracle.log_prob(x).mean() + oracle.outside_log_prob() / 6
+    assert (losses.mean() + expected).abs() < 5 * losses.std() / 10
+
+
 def test_a_model_without_a_data_plate_is_refused():
     def program(x):
         pyro.sample("z", pyro.distributions.Normal(torch.zeros(len(x)), 1.0).to_event(1))

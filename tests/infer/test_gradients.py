@@ -3,11 +3,15 @@
 """Gradients of K-particle bounds against exact ones: enumeration for a bit, autodiff of log p for Gaussians."""
 
 import itertools
+import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 
-from pyro_dgm.infer import ELBO, IWAE
+from pyro_dgm.infer import ELBO, IWAE, Bound
 from tests.oracles import BernoulliLatent, LinearGaussian, within
 
 X = torch.tensor([-0.8, 0.3, 1.9], dtype=torch.float64)
@@ -38,6 +42,86 @@ def test_discrete_gradients_agree_with_enumeration(kind, particles):
     assert within(torch.stack(values), value)
     assert within(torch.stack(gradients), torch.stack(exact))
     assert all(gradient.abs() > 1e-3 for gradient in exact)  # none is zero, as it is in RenyiELBO for the guide
+
+
+SCALES = {
+    "halved": (lambda program: poutine.scale(program, scale=0.5), 0.5),
+    "by a tensor": (lambda program: poutine.scale(program, scale=torch.tensor(2.0)), 2.0),
+    "subsampled": (lambda program: program, 1.0),
+}
+
+
+@pytest.mark.parametrize("particles", [1, 2])
+@pytest.mark.parametrize("kind", [ELBO, IWAE])
+@pytest.mark.parametrize("scale", SCALES)
+def test_discrete_gradients_scale_with_their_data(scale, kind, particles):
+    oracle, bound = BernoulliLatent(), kind(particles)
+    wrap, factor = SCALES[scale]
+    exact, _ = exact_gradient(oracle, bound, particles)
+    x = X.repeat(1000)
+    if scale == "subsampled":
+        oracle.subsample = 1500
+    gradients = []
+    for _ in range(30):
+        loss = bound.differentiable_loss(wrap(oracle.model), wrap(oracle.guide), x)
+        gradients.append(torch.stack(torch.autograd.grad(-loss, list(oracle.parameters()))) / 1000)
+    assert within(torch.stack(gradients), factor * torch.stack(exact))
+
+
+def coupled(logits):
+    """Three bits whose sum is observed outside their plate."""
+
+    def model():
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Bernoulli(torch.full((3,), 0.5, dtype=torch.float64)))
+        pyro.sample("y", dist.Normal(z.sum(-1, keepdim=z.dim() > 1), 1.0), obs=torch.tensor(3.0, dtype=torch.float64))
+
+    def guide():
+        with pyro.plate("data", 3):
+            pyro.sample("z", dist.Bernoulli(logits=logits))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_a_site_that_couples_the_data_teaches_them(particles):
+    logits = torch.tensor([0.3, -0.4, 0.6], dtype=torch.float64, requires_grad=True)
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
+    log_q = dist.Bernoulli(logits=logits).log_prob(states).sum(-1)
+    log_p = 3 * math.log(0.5) + dist.Normal(states.sum(-1), 1.0).log_prob(torch.tensor(3.0, dtype=torch.float64))
+    exact = torch.autograd.grad((log_q.exp() * (log_p - log_q)).sum(), logits)[0]
+    bound, gradients = ELBO(particles), []
+    for _ in range(1500):
+        loss = bound.differentiable_loss(*coupled(logits))
+        gradients.append(torch.autograd.grad(-loss, logits)[0])
+    assert within(torch.stack(gradients), exact)
+
+
+def test_a_particle_of_weight_zero_leaves_the_gradient_finite():
+    logits = torch.zeros(200, requires_grad=True)
+
+    def model():
+        with pyro.plate("data", 200):
+            z = pyro.sample("z", dist.Bernoulli(torch.full((200,), 0.5)))
+            pyro.factor("f", torch.where(z > 0, 0.0, -math.inf))
+
+    def guide():
+        with pyro.plate("data", 200):
+            pyro.sample("z", dist.Bernoulli(logits=logits + 2.0))
+
+    weights = IWAE(6).log_weights(model, guide)
+    assert weights.log_w.isinf().any()
+    alive = ~weights.log_w.isinf().all(0)
+    value, surrogate = IWAE(6).values(weights)
+    assert torch.allclose(value[alive], surrogate[alive])
+    gradient = torch.autograd.grad(surrogate[alive].sum(), logits)[0]
+    assert gradient[alive].isfinite().all()
+
+
+@pytest.mark.parametrize("particles", [2, 5])
+def test_the_elbos_own_baseline_is_the_general_one(particles):
+    log_w = torch.randn(particles, 4, dtype=torch.float64)
+    assert torch.allclose(ELBO(particles)._signal(log_w), Bound._signal(ELBO(particles), log_w))
 
 
 @pytest.mark.parametrize("particles", [2, 5])

@@ -145,12 +145,50 @@ def test_an_observed_site_that_depends_on_the_latents_is_no_constant():
     assert weights.log_w.shape == (3,)
 
 
-def test_plates_without_a_dimension_may_nest_deeper_than_was_said():
-    oracle = LinearGaussian()
-    x = oracle.data(5)
-    weights = log_weights(oracle.model, oracle.guide, x, particles=2, max_plate_nesting=1)
-    assert weights.nesting == 1
-    assert torch.allclose(weights.log_w, oracle.log_prob(x).expand(2, 5), atol=1e-8)
+@pytest.mark.parametrize("dims", [(-2, -1), (None, None)], ids=["explicit", "automatic"])
+@pytest.mark.parametrize("particles", [1, 3])
+def test_plates_may_nest_deeper_than_was_said(dims, particles):
+    def model(x):
+        with pyro.plate("group", 2, dim=dims[0]), pyro.plate("data", 3, dim=dims[1]):
+            z = pyro.sample("z", dist.Normal(torch.zeros(x.shape), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("group", 2, dim=dims[0]), pyro.plate("data", 3, dim=dims[1]):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+    x = torch.randn(2, 3) if dims[0] == -2 else torch.randn(3, 2)  # automatic dimensions are given from the right
+    weights = log_weights(model, guide, x, particles=particles, max_plate_nesting=1)
+    assert weights.nesting >= 2
+    assert torch.allclose(weights.log_w, dist.Normal(0.0, 2**0.5).log_prob(x).expand(particles, *x.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [7, 1])
+def test_a_plate_of_unknown_size_has_its_data(size):
+    oracle = LinearGaussian(infinite=True)
+    x = oracle.data(size)
+    weights = log_weights(oracle.model, oracle.guide, x, particles=3)
+    assert torch.allclose(weights.log_w, oracle.log_prob(x).expand(3, size), atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["value", "mask"])
+def test_a_particle_reaches_a_site_through_its_value_or_mask_too(how):
+    def model():
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+        if how == "value":
+            pyro.sample("y", dist.Normal(0.0, 0.1), obs=z.mean(-1, keepdim=z.dim() > 1))
+        else:
+            with pyro.plate("other", 3), pyro.poutine.mask(mask=z > 0):
+                pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.zeros(3))
+
+    def guide():
+        with pyro.plate("data", 3):
+            pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+
+    weights = log_weights(model, guide, particles=4)
+    assert weights.constants == {}
+    assert weights.log_w.shape == (4,)
 
 
 def test_the_random_stream_is_that_of_one_run():

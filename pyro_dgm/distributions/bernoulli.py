@@ -32,8 +32,8 @@ class Bernoulli(dist.Bernoulli):
         """Return log p(value) in nats, of the broadcast shape of value and ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
-        sign = value.to(self._param.dtype).mul(2).sub(1)  # log sigmoid(logits) or log sigmoid(-logits)
-        return logsigmoid(sign * self.logits)
+        sign = value.to(torch.int8).mul(2).sub(1).to(self._param.dtype)  # bytes first: a quarter of the memory traffic
+        return logsigmoid(sign * self.logits)  # log sigmoid(logits) of 1, log sigmoid(-logits) of 0
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw int64 zeros and ones of shape ``(*sample_shape, *batch)``."""

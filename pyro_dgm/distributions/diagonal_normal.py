@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from pyro_dgm.distributions.head import Head
+from pyro_dgm.distributions.independent import Independent
 
 Scale = Literal["softplus", "exp", "softplus_variance"]
 
@@ -46,4 +47,4 @@ class DiagonalNormal(Head):
         loc, scale = raw.chunk(2, dim=-1)
         scale = scale.exp() if self.scale == "exp" else softplus(scale)
         scale = scale + torch.finfo(raw.dtype).eps
-        return dist.Normal(loc, scale.sqrt() if self.scale == "softplus_variance" else scale).to_event(1)
+        return Independent(dist.Normal(loc, scale.sqrt() if self.scale == "softplus_variance" else scale), 1)

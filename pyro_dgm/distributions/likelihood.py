@@ -5,11 +5,11 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 
-import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_dgm.distributions.head import Head
+from pyro_dgm.distributions.independent import Independent
 from pyro_dgm.nn.shape import positive_shape
 
 
@@ -45,7 +45,7 @@ class Likelihood(Head):
 
     def distribution(self, raw: Tensor) -> Distribution:
         """Return the distribution of whole data, with ``event_shape`` equal to ``shape``."""
-        return dist.Independent(self.pixels(raw), len(self.shape))
+        return Independent(self.pixels(raw), len(self.shape))
 
     @property
     def parameter_dim(self) -> int:

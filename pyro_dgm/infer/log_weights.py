@@ -69,11 +69,12 @@ class LogWeights:
             Log-weights in nats, shape ``(K, B)``.
         """
         observed = [term for name, term in self.model_terms.items() if name not in self.latent]
-        kl = [term for name, term in self.model_terms.items() if name in self.latent]
-        kl += [-term for term in self.guide_terms.values()]
-        if beta is None:
-            return _total(observed + kl)
-        return _total([*observed, beta * _total(kl)]) if kl else _total(observed)
+        prior = [term for name, term in self.model_terms.items() if name in self.latent]
+        posterior = list(self.guide_terms.values())
+        if not posterior and not prior:
+            return _total(observed)
+        kl = (_total(prior) - _total(posterior)) if prior and posterior else _total(prior or [-_total(posterior)])
+        return _total([*observed, kl if beta is None else beta * kl])
 
 
 def _total(terms: list[Tensor]) -> Tensor:
@@ -158,6 +159,10 @@ def _score(guide: dict[str, Any], reduce: _Reduction) -> Tensor | None:
     return _total(terms) if terms else None
 
 
+def _scaled(site: Any) -> Tensor:
+    return scale_and_mask(site["unscaled_log_prob"], site["scale"], site["mask"])
+
+
 def _unscaled(site: Any) -> Tensor:
     return scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
 
@@ -214,15 +219,15 @@ def log_weights(
     scaled = None
     if scale is None:
         scaled = LogWeights(
-            {name: reduce(site["log_prob"]) for name, site in inside.items()},
-            {name: reduce(site["log_prob"]) for name, site in in_guide.items()},
+            {name: reduce(_scaled(site)) for name, site in inside.items()},
+            {name: reduce(_scaled(site)) for name, site in in_guide.items()},
             latent,
         )
     return LogWeights(
         model_terms={name: reduce(_unscaled(site)) for name, site in inside.items()},
         guide_terms={name: reduce(_unscaled(site)) for name, site in in_guide.items()},
         latent=latent,
-        constants={name: in_model[name]["log_prob"].sum() / particles for name in outside},
+        constants={name: _scaled(in_model[name]).sum() / particles for name in outside},
         scale=scale,
         scaled=scaled,
         score=_score(in_guide, reduce),

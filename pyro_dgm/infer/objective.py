@@ -50,7 +50,7 @@ class Objective(nn.Module):
         with local_parameters(*self._methods):
             weights = self.bound.log_weights(*self._pair, x)
         require_data_plate(weights)
-        loss = -self.bound.total(weights) / weights.count
+        loss = self.bound.total(weights) * (-1 / weights.count)
         with torch.no_grad():
             terms = {f"log_p.{name}": term.mean() for name, term in weights.model_terms.items()}
             terms |= {f"log_p.{name}": term / weights.count for name, term in weights.constants.items()}

@@ -13,7 +13,6 @@ from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match, check_site_shape
 
 PLATE = "pyro_dgm_particles"
@@ -178,13 +177,17 @@ def particle_traces(
     nesting = 0 if math.isinf(max_plate_nesting) else int(max_plate_nesting)
     model_trace, guide_trace, nesting = _run_deep_enough(model, guide, args, kwargs, particles, nesting)
     _check_guide_covers_model(model_trace, guide_trace)
-    validate, depth = is_validation_enabled(), nesting + (particles > 1)
-    if validate:
+    if is_validation_enabled():
+        depth = nesting + (particles > 1)
         check_model_guide_match(model_trace, guide_trace, depth)
-    model_trace, guide_trace = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
-    model_trace.compute_log_prob()
-    guide_trace.compute_score_parts()
-    if validate:
+        model_trace.compute_log_prob()
+        guide_trace.compute_log_prob()
         for site in [*sample_sites(model_trace).values(), *sample_sites(guide_trace).values()]:
             check_site_shape(site, depth)
+    for site in sample_sites(model_trace).values():
+        if "unscaled_log_prob" not in site:
+            site["unscaled_log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    for site in sample_sites(guide_trace).values():
+        site["score_parts"] = site["fn"].score_parts(site["value"], *site["args"], **site["kwargs"])
+        site["unscaled_log_prob"] = site["score_parts"].log_prob
     return model_trace, guide_trace, nesting

@@ -143,4 +143,5 @@ class _ToUnitInterval(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.to(self.like.dtype) / (self.levels - 1)
+        x = x.to(self.like.dtype)
+        return x if self.levels == 2 else x / (self.levels - 1)

@@ -5,12 +5,13 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 
 from pyro_dgm import plots
 from pyro_dgm.cli.measure import Program
-from pyro_dgm.data import Dataset
-from pyro_dgm.evaluate import active_units, dream, embed, reconstruct, traverse
+from pyro_dgm.data import Dataset, Split
+from pyro_dgm.evaluate import active_units, dream, embed, random_subset, reconstruct, traverse
 from pyro_dgm.train import History
 
 SAMPLES, SHOWN, WALKS, POINTS = 64, 20, 10, 1000
@@ -69,22 +70,29 @@ def _curve(history: History, warmup_end: float | None) -> Figure:
     return plots.learning_curve(columns, valid="valid" if has_valid else None, warmup_end=warmup_end)
 
 
+def _some(data: Dataset, size: int) -> Split:
+    """A random part of the test split: test sets are ordered, and their first images are all alike."""
+    index = random_subset(len(data.test), min(size, len(data.test)))
+    return data.test[index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]]
+
+
 def _reconstructions(program: Program, data: Dataset) -> Figure:
-    x = data.test.x[:SHOWN]
+    x = _some(data, SHOWN).x
     return plots.reconstructions(x, reconstruct(program.model, program.guide, x), levels=data.description.levels)
 
 
 def _traversal(program: Program, data: Dataset) -> Figure:
-    """Walk from the first test image's code along the coordinates that vary most over the data."""
-    site, variances = next(iter(active_units(program.model, program.guide, data.test.x[:POINTS]).variances.items()))
+    """Walk from one test image's code along the coordinates that vary most over the data."""
+    some = _some(data, POINTS).x
+    site, variances = next(iter(active_units(program.model, program.guide, some).variances.items()))
     dims = sorted(variances.argsort(descending=True)[:WALKS].tolist())
-    z = embed(program.guide, data.test.x[:1], site=site)[0].flatten()
+    z = embed(program.guide, some[:1], site=site)[0].flatten()
     grid = traverse(program.model, z, dims=dims, latent=site)
     names = [f"$z_{{{dim + 1}}}$" for dim in dims]
     return plots.traversal(grid, levels=data.description.levels, values=(-3, -2, -1, 0, 1, 2, 3), names=names)
 
 
 def _latent(program: Program, data: Dataset) -> Figure:
-    some = data.test[:POINTS]
+    some = _some(data, POINTS)
     site = next(iter(active_units(program.model, program.guide, some.x).variances))
     return plots.latent_scatter(embed(program.guide, some.x, site=site).flatten(1), some.labels)

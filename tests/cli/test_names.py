@@ -57,8 +57,12 @@ def test_paths_are_those_that_people_write():
 
 
 def test_a_class_is_completed_with_its_own_defaults():
-    spec = complete({"class_path": "VAE", "init_args": {"encoder": "GatedMLP"}}, ROOMS["model"], option="model",
-                    linked=frozenset({"shape", "levels"}))
+    spec = complete(
+        {"class_path": "VAE", "init_args": {"encoder": "GatedMLP"}},
+        ROOMS["model"],
+        option="model",
+        linked=frozenset({"shape", "levels"}),
+    )
     assert spec["init_args"]["encoder"] == {"class_path": "pyro_dgm.nn.GatedMLP", "init_args": {"hidden": [300, 300]}}
     assert spec["init_args"]["decoder"]["init_args"] == {"hidden": [200, 200], "activation": "torch.nn.ReLU"}
     assert "shape" not in spec["init_args"]
@@ -76,6 +80,10 @@ def test_a_class_is_completed_with_its_own_defaults():
 )
 def test_unknown_options_are_refused_with_the_nearest(options, message):
     with pytest.raises(UsageError) as refused:
-        complete({"class_path": "VAE", "init_args": options}, ROOMS["model"], option="model",
-                 linked=frozenset({"shape", "levels"}))
+        complete(
+            {"class_path": "VAE", "init_args": options},
+            ROOMS["model"],
+            option="model",
+            linked=frozenset({"shape", "levels"}),
+        )
     assert message in str(refused.value)

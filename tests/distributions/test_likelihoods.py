@@ -88,6 +88,17 @@ def test_every_level_can_be_nearly_certain():
     assert (p.log_prob(level) > math.log(0.998)).all()
 
 
+@pytest.mark.parametrize("raw", [-1e4, -100.0, 30.0, 100.0, 1e4])
+@pytest.mark.parametrize("levels", [2, 256, 65536])
+def test_any_raw_numbers_give_a_distribution(levels, raw):
+    """From certain to flat: the levels sum to one, and the gradient is finite."""
+    numbers = torch.tensor([0.1, raw], dtype=torch.float64, requires_grad=True)
+    log_prob = DiscretizedLogisticLikelihood((), levels)(numbers).log_prob(torch.arange(levels).unsqueeze(-1))
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-9)
+    seen = log_prob[log_prob > -1e6]
+    assert torch.autograd.grad(seen.sum(), numbers)[0].isfinite().all()
+
+
 def test_components_of_a_mixture_start_apart():
     likelihood = DiscretizedLogisticMixtureLikelihood((2,), 256, components=4)
     p = likelihood.pixels(torch.zeros(12, 2))

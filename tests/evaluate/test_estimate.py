@@ -73,6 +73,11 @@ def test_goes_into_json():
     assert found["mean"] == pytest.approx(82.14)
 
 
+def test_an_impossible_datum_goes_into_json_too():
+    impossible = Estimate("NLL <=", torch.tensor([1.0, math.inf]), "IS, 5 samples")
+    assert json.loads(json.dumps(impossible.as_dict(), allow_nan=False))["mean"] is None
+
+
 @pytest.mark.parametrize("values", [torch.ones(()), torch.ones(0), torch.ones(2, 2)])
 def test_refuses_what_is_not_one_value_per_datum(values):
     with pytest.raises(ValueError, match="one value for each"):

@@ -282,6 +282,20 @@ def test_a_guide_that_misses_a_site_is_refused():
         log_likelihood(story.model, lambda x: None, digits(3)[0], num_samples=3)
 
 
+def test_the_points_of_a_curve_are_drawn_anew():
+    oracle = LinearGaussian(widen=2.0)
+    first, second = bound_curve(oracle.model, oracle.guide, oracle.data(50), particles=[1, 1])
+    assert not torch.equal(first.values, second.values)
+
+
+@pytest.mark.parametrize("size", [1, 6])
+def test_a_plate_of_unknown_size_is_measured(size):
+    oracle = LinearGaussian(infinite=True)
+    x = oracle.data(size)
+    estimate = log_likelihood(oracle.model, oracle.guide, x, num_samples=7)
+    assert torch.allclose(-estimate.values, oracle.log_prob(x), atol=1e-5)
+
+
 def test_bounds_tighten_with_particles():
     oracle = LinearGaussian(widen=2.0)
     x = oracle.data(300)

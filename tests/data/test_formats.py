@@ -93,7 +93,11 @@ def test_mat_gives_only_what_was_asked_for():
     np.testing.assert_array_equal(found["a"], [[0, 1, 2], [3, 4, 5]])
 
 
-@pytest.mark.parametrize("data", [b"", b"no matlab file", mat(a=np.arange(999))[:200], mat(b=np.ones(1))])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no matlab file", mat(a=np.arange(999))[:200], mat(b=np.ones(1))],
+    ids=["empty", "no matlab file", "cut off", "another name"],
+)
 def test_damaged_mat(data):
     with pytest.raises(ValueError, match="x.mat"):
         formats.read_mat("x.mat", data, keys=["a"])
@@ -131,7 +135,15 @@ def test_cifar_records():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no archive", cifar(bytes(3073))[:50], cifar(bytes(3072)), cifar(bytes(3073), "other")]
+    "data",
+    [b"", b"no archive", cifar(bytes(3073))[:50], cifar(bytes(3072)), cifar(bytes(3073), "other")],
+    ids=[
+        "empty",
+        "no archive",
+        "cut off",
+        "part of a record",
+        "another member",
+    ],  # not their bytes: gzip has the time in it
 )
 def test_damaged_cifar(data):
     with pytest.raises(ValueError, match="c.tar.gz"):

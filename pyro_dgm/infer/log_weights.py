@@ -159,6 +159,14 @@ def _score(guide: dict[str, Any], reduce: _Reduction) -> Tensor | None:
     return _total(terms) if terms else None
 
 
+def _with_scales(
+    model: dict[str, Any], guide: dict[str, Any], latent: frozenset[str], reduce: _Reduction
+) -> LogWeights:
+    """Weigh with each site's own scale inside its term."""
+    model_terms = {name: reduce(_scaled(site)) for name, site in model.items()}
+    return LogWeights(model_terms, {name: reduce(_scaled(site)) for name, site in guide.items()}, latent)
+
+
 def _scaled(site: Any) -> Tensor:
     return scale_and_mask(site["unscaled_log_prob"], site["scale"], site["mask"])
 
@@ -210,26 +218,19 @@ def log_weights(
     if not in_model:
         raise ValueError("The model has no pyro.sample site, so there is nothing to weigh. Did it return too early?")
     outside = _untouched(in_model, in_guide)
-    coupled = [site for name, site in in_model.items() if name not in outside] + list(in_guide.values())
+    inside = {name: site for name, site in in_model.items() if name not in outside}
+    coupled = [*inside.values(), *in_guide.values()]
     units = sorted(_common(coupled))
     reduce = _Reduction(nesting, units, particles)
     scale = _common_scale(coupled, units, linear=linear)
     latent = frozenset(name for name, site in in_model.items() if not site["is_observed"])
-    inside = {name: site for name, site in in_model.items() if name not in outside}
-    scaled = None
-    if scale is None:
-        scaled = LogWeights(
-            {name: reduce(_scaled(site)) for name, site in inside.items()},
-            {name: reduce(_scaled(site)) for name, site in in_guide.items()},
-            latent,
-        )
     return LogWeights(
         model_terms={name: reduce(_unscaled(site)) for name, site in inside.items()},
         guide_terms={name: reduce(_unscaled(site)) for name, site in in_guide.items()},
         latent=latent,
         constants={name: _scaled(in_model[name]).sum() / particles for name in outside},
         scale=scale,
-        scaled=scaled,
+        scaled=_with_scales(inside, in_guide, latent, reduce) if scale is None else None,
         score=_score(in_guide, reduce),
         nesting=nesting,
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyro.nn import PyroModule, PyroParam, pyro_method
 
-from pyro_dgm.evaluate import bound_curve, log_likelihood, random_subset
+from pyro_dgm.evaluate import log_likelihood, random_subset
 from pyro_dgm.infer import log_weights
 from tests.evaluate.stories import Story, digits
 from tests.oracles import LinearGaussian
@@ -282,30 +282,9 @@ def test_a_guide_that_misses_a_site_is_refused():
         log_likelihood(story.model, lambda x: None, digits(3)[0], num_samples=3)
 
 
-def test_the_points_of_a_curve_are_drawn_anew():
-    oracle = LinearGaussian(widen=2.0)
-    first, second = bound_curve(oracle.model, oracle.guide, oracle.data(50), particles=[1, 1])
-    assert not torch.equal(first.values, second.values)
-
-
 @pytest.mark.parametrize("size", [1, 6])
 def test_a_plate_of_unknown_size_is_measured(size):
     oracle = LinearGaussian(infinite=True)
     x = oracle.data(size)
     estimate = log_likelihood(oracle.model, oracle.guide, x, num_samples=7)
     assert torch.allclose(-estimate.values, oracle.log_prob(x), atol=1e-5)
-
-
-def test_bounds_tighten_with_particles():
-    oracle = LinearGaussian(widen=2.0)
-    x = oracle.data(300)
-    curve = bound_curve(oracle.model, oracle.guide, x, particles=[1, 10, 1000])
-    exact = -oracle.log_prob(x).detach()
-    gaps = [(estimate.values - exact).mean().item() for estimate in curve]
-    errors = [(estimate.values - exact).std().item() / math.sqrt(300) for estimate in curve]
-    assert gaps[0] > gaps[1] > gaps[2] > -5 * errors[2]
-    # KL(N(m, 2 S) || N(m, S)) in two dimensions is 1 - log 2
-    assert abs(gaps[0] - (1 - math.log(2))) < 5 * errors[0]
-    assert [estimate.method for estimate in curve] == ["IWAE, 1 particle", "IWAE, 10 particles", "IWAE, 1000 particles"]
-    with pytest.raises(ValueError, match="at least one"):
-        bound_curve(oracle.model, oracle.guide, x, particles=[])

@@ -5,6 +5,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pyro
@@ -16,6 +17,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.util import check_model_guide_match, check_site_shape
 
 PLATE = "pyro_dgm_particles"
+
+Run = Callable[[int, int], tuple[poutine.Trace, poutine.Trace]]  # a pair and its data; takes particles and nesting
 
 
 class _MarkParticleFree(Messenger):
@@ -101,36 +104,27 @@ def _run(
     return model_trace, guide_trace
 
 
-def _guess_nesting(
-    model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> int:
+def _guess_nesting(run: Run) -> int:
     """Run the pair once for its plates only: no gradients, and the random stream stays where it was."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), poutine.block():
-        return plate_nesting(*_run(model, guide, args, kwargs, 1, 0))
+        return plate_nesting(*run(1, 0))
 
 
-def _run_deep_enough(
-    model: Callable[..., Any],
-    guide: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    particles: int,
-    nesting: int,
-) -> tuple[poutine.Trace, poutine.Trace, int]:
+def _run_deep_enough(run: Run, particles: int, nesting: int) -> tuple[poutine.Trace, poutine.Trace, int]:
     """Run the pair, and once more if its plates met the particles' dimension or went past it."""
     if particles == 1:
-        traces = _run(model, guide, args, kwargs, particles, nesting)
+        traces = run(particles, nesting)
         return *traces, max(nesting, plate_nesting(*traces))
     try:
-        traces = _run(model, guide, args, kwargs, particles, nesting)
+        traces = run(particles, nesting)
         if plate_nesting(*traces) <= nesting:
             return *traces, nesting
     except ValueError:
-        if _guess_nesting(model, guide, args, kwargs) <= nesting:
+        if _guess_nesting(run) <= nesting:
             raise
-    nesting = _guess_nesting(model, guide, args, kwargs)
-    return *_run(model, guide, args, kwargs, particles, nesting), nesting
+    nesting = _guess_nesting(run)
+    return *run(particles, nesting), nesting
 
 
 def _check_guide_covers_model(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:
@@ -172,10 +166,11 @@ def particle_traces(
     Raises:
         ValueError: If the guide lacks a variable of the model, or a site has the wrong shape for its plates.
     """
+    run: Run = partial(_run, model, guide, args, kwargs)
     if particles > 1 and math.isinf(max_plate_nesting):
-        max_plate_nesting = _guess_nesting(model, guide, args, kwargs)
+        max_plate_nesting = _guess_nesting(run)
     nesting = 0 if math.isinf(max_plate_nesting) else int(max_plate_nesting)
-    model_trace, guide_trace, nesting = _run_deep_enough(model, guide, args, kwargs, particles, nesting)
+    model_trace, guide_trace, nesting = _run_deep_enough(run, particles, nesting)
     _check_guide_covers_model(model_trace, guide_trace)
     if is_validation_enabled():
         depth = nesting + (particles > 1)

@@ -7,6 +7,7 @@ and instantiates. ``shape`` and ``levels`` of the data are linked to the model: 
 the two that its constructor has.
 """
 
+import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -87,8 +88,18 @@ def dump(config: Namespace) -> str:
 
 
 def instantiate(config: Namespace) -> Namespace:
-    """Make data, model, bound and trainer; optimiser and scheduler stay factories."""
-    return parser().instantiate(config)
+    """Make data, model, bound and trainer; optimiser and scheduler stay factories.
+
+    Raises:
+        UsageError: With what a constructor itself said, where jsonargparse lists it among the types it tried.
+    """
+    try:
+        return parser().instantiate(config)
+    except ValueError as error:
+        said = re.findall(r"^\s+- (?!Expected a )(.+)$", str(error), re.MULTILINE)
+        if not said:
+            raise
+        raise UsageError(said[0]) from error
 
 
 def parser() -> ArgumentParser:

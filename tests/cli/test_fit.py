@@ -109,3 +109,11 @@ def test_threads_are_given_back(say, tmp_path):
     before = torch.get_num_threads()
     say(f"fit --data Digits --threads {before + 1} --trainer.epochs 0 --folder {tmp_path}/run")
     assert torch.get_num_threads() == before
+
+
+def test_a_part_that_does_not_fit_the_data_says_so_in_one_line(say, tmp_path):
+    code, _, err = say(f"fit --data Digits --trainer.epochs 1 --folder {tmp_path / 'run'}")
+    assert code == 2
+    assert err.startswith("pyro-dgm fit: error: BernoulliLikelihood got levels=17: it needs data of 2 levels.")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -135,6 +135,15 @@ def test_a_signal_sets_a_flag_and_the_old_handlers_come_back():
     assert signal.getsignal(signal.SIGINT) is old
 
 
+@pytest.fixture
+def python_handles_ctrl_c():
+    """Python's own handler, also where the suite runs in the background and has inherited "ignore"."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_a_second_ctrl_c_after_a_while_acts_at_once():
     with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ class Independent(dist.Independent):
     """Pyro's Independent, which `expand` returns as it is if it has the batch shape already.
 
     A plate expands every distribution in it, and an encoder's output nearly always has its shape already: the new
-    distribution, the views and their backward pass are then saved, about 3 % of a small VAE's training step.
+    distribution, the views and their backward pass are then saved.
     """
 
     def expand(self, batch_shape: torch.Size | list[int] | tuple[int, ...], _instance: Any = None) -> dist.Independent:

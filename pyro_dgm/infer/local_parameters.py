@@ -61,7 +61,7 @@ def _prepare(programs: tuple[Program, ...]) -> None:
 
 
 def without_statements(program: Program) -> Program:
-    """Take the parameter statements out of a method that needs none: the same program, in half the time.
+    """Take the parameter statements out of a method that needs none: the same program, sooner.
 
     A `pyro_method` announces each parameter to all effect handlers whenever it touches a submodule. That is how stock
     `SVI` finds them; whoever takes them from ``module.parameters()`` need not pay for it. Modules with a `PyroSample`

@@ -4,7 +4,8 @@
 
 Only raw words of numpy's SFC64 are used: numpy promises that the stream of a bit generator never changes, and promises
 no such thing of what ``numpy.random.Generator`` or torch make of it. SFC64 is also more than ten times as fast as
-`torch.randint` on a CPU, which is what lets binarisation cost next to nothing. No global generator is ever read or written.
+`torch.randint` on a CPU, which is what lets binarisation cost next to nothing. No global generator is ever read or
+written.
 """
 
 import math

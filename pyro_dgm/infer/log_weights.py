@@ -53,7 +53,10 @@ class LogWeights:
 
     @property
     def count(self) -> int | float | Tensor:
-        """Number of data that the scaled sum over the batch stands for: N under a plate that subsamples B of N."""
+        """Number of data that the scaled sum over the batch stands for: N under a plate that subsamples B of N.
+
+        It is the number of data in the batch where ``scale`` is ``None``.
+        """
         units = next(iter({**self.model_terms, **self.guide_terms}.values()))[0]
         if isinstance(self.scale, Tensor):
             return self.scale.expand(units.shape).sum()
@@ -129,9 +132,11 @@ def _same_scale(scale: Scale, other: Scale, *, linear: bool) -> bool:
         return True
     if not isinstance(other, Tensor) and not isinstance(scale, Tensor):
         return math.isclose(scale, other, rel_tol=1e-12)
+    if linear:
+        return False
     like = other if isinstance(other, Tensor) else scale
     first, second = (torch.as_tensor(part).to(like) for part in (scale, other))  # type: ignore[arg-type]
-    if linear or first.shape != second.shape:
+    if first.shape != second.shape:
         return False
     torch._assert_async(
         torch.isclose(first, second).all(), "The sites do not share one scale: scale all alike, or use ELBO."

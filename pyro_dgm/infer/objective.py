@@ -16,7 +16,8 @@ class Objective(nn.Module):
               \qquad N = \sum_b s_b
 
     with s the data plate's scale (1 without subsampling, so N is then the batch size), and the observed sites outside
-    the plate as constants.
+    the plate as constants. Where the sites do not share one scale (for an ELBO: one object or equal numbers), each
+    term keeps its own and N is the batch size.
 
     Its parameters are those of the modules that ``model`` and ``guide`` are, or are methods of. They stay in their
     modules: Pyro's global parameter store is not touched, and two models of one class never share weights by accident.

@@ -120,11 +120,13 @@ def _run_deep_enough(run: Run, particles: int, nesting: int) -> tuple[poutine.Tr
         traces = run(particles, nesting)
         if plate_nesting(*traces) <= nesting:
             return *traces, nesting
-    except ValueError:
-        if _guess_nesting(run) <= nesting:
+    except ValueError:  # that of its plates, or one of its own
+        found = _guess_nesting(run)
+        if found <= nesting:
             raise
-    nesting = _guess_nesting(run)
-    return *run(particles, nesting), nesting
+    else:
+        found = _guess_nesting(run)
+    return *run(particles, found), found
 
 
 def _check_guide_covers_model(model_trace: poutine.Trace, guide_trace: poutine.Trace) -> None:

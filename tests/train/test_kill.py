@@ -3,10 +3,7 @@
 """Runs survive kill -9 at any instant, and a signal from outside saves and exits."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,22 +11,15 @@ import pytest
 import torch
 
 from pyro_dgm.train import load_weights
-from tests.train.tiny import TinyStep, rows
+from tests.train.tiny import TinyStep, rows, run_program
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("runs")
-    # no GPU: a process that forks must not have one open
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.train.killed", str(folder)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    ended = run_program("tests.train.killed", folder)
     return SimpleNamespace(folder=folder, err=ended.stderr, **json.loads(ended.stdout))
 
 

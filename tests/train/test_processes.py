@@ -3,26 +3,15 @@
 """Two processes train one model, stop together, fail together, and continue to the bit."""
 
 import ast
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from tests.train.tiny import rows
-
-ROOT = Path(__file__).parents[2]
+from tests.train.tiny import rows, run_program
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.train.processes", str(tmp_path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    ended = run_program("tests.train.processes", tmp_path)
     whole, again, bad, stopped, resumed = ast.literal_eval(ended.stdout.splitlines()[-1])
     assert (whole, again, bad, stopped, resumed) == ([0, 0], [4, 4], [3, 3], [130, 130], [0, 0]), ended.stderr
     ranks = [(tmp_path / "whole" / f"rank-{rank}").read_text() for rank in range(2)]

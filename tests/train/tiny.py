@@ -3,6 +3,9 @@
 """A step and a feed that are as small as can be, but have all that a real one has: noise, state, terms, a schedule."""
 
 import csv
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +100,15 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """What metrics.csv says but for the times."""
     with (folder / "metrics.csv").open() as file:
         return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+def run_program(module: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a test program in a process of its own, which ends well; it has no GPU, as it forks."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        [sys.executable, "-m", module, str(folder)],
+        cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended

@@ -1,0 +1,159 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""The base of every flow: an invertible map with parameters, its own or computed from a context."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self
+
+from pyro.distributions import TransformModule
+from pyro.distributions.conditional import ConditionalTransform
+from torch import Tensor
+
+from pyro_dgm.nn.shape import positive_shape
+from pyro_dgm.transforms.conditioned import Conditioned
+from pyro_dgm.transforms.one_pass import OnePass
+
+if TYPE_CHECKING:
+    from pyro_dgm.transforms.invert import Invert
+
+Parameters = tuple[Any, ...]
+"""Tensors (or nested tuples of them) that broadcast with x: what a formula needs beside x."""
+
+
+class FlowTransform(OnePass, TransformModule, ConditionalTransform):
+    """An invertible map of events of one shape to events of the same shape, learned or amortised.
+
+    *Learned* (no ``context_dim``): a module for `TransformedDistribution`. *Amortised* (``context_dim=H``): one set of
+    parameters for each datum, computed once from a context of shape ``(*batch, H)`` by :meth:`condition`, for
+    `ConditionalTransformedDistribution`. Sampling runs forward, scoring runs the inverse.
+
+    To write a flow: call ``super().__init__(dim, context_dim=context_dim)``, then make modules and parameters, and
+    implement :meth:`bind` and two pure functions of x and what it gives, :meth:`_forward_and_logdet` and
+    :meth:`_inverse_and_logdet`, in which rows do not know of one another.
+
+    Args:
+        shape: The dimension D, or the shape of one event.
+        context_dim: Size H of a context; None for a flow that has its own parameters.
+
+    Raises:
+        ValueError: If a size is not positive, or at call if x, y or a context has the wrong shape.
+    """
+
+    def __init__(self, shape: int | tuple[int, ...], *, context_dim: int | None = None) -> None:
+        super().__init__(cache_size=1)
+        self.shape = positive_shape(self, "dim", (shape,) if isinstance(shape, int) else shape)
+        if context_dim is not None:
+            (context_dim,) = positive_shape(self, "context_dim", (context_dim,))
+        self.context_dim = context_dim
+
+    @property
+    def dim(self) -> int:
+        """Size of the last dimension of an event."""
+        return self.shape[-1]
+
+    @abstractmethod
+    def bind(self, context: Tensor | None) -> Parameters:
+        """Compute the parameters from a context ``(*batch, context_dim)``; with None, give the flow's own."""
+
+    @abstractmethod
+    def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Map x, shape ``(*batch, *shape)``, to y; with log|det dy/dx|, shape ``(*batch)``, in nats."""
+
+    @abstractmethod
+    def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Map y back to x; with log|det dx/dy|."""
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x, shape ``(*batch, *shape)``, to y; with log|det dy/dx|, shape ``(*batch)``, in nats."""
+        self._check(x)
+        return self._forward_and_logdet(x, self._own())
+
+    def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Map y, shape ``(*batch, *shape)``, back to x; with log|det dx/dy|, shape ``(*batch)``, in nats."""
+        self._check(y)
+        return self._inverse_and_logdet(y, self._own())
+
+    def condition(self, context: Tensor) -> Conditioned:
+        """Compute every datum's parameters from its context.
+
+        Args:
+            context: Floating point tensor of shape ``(*batch, context_dim)``.
+
+        Returns:
+            A transform for `TransformedDistribution`, whose base it expands to ``batch``.
+
+        Raises:
+            ValueError: If the flow takes no context, or the context is of the wrong size.
+        """
+        name = f"{type(self).__name__}(dim={self.dim})"
+        if self.context_dim is None:
+            raise ValueError(
+                f"{name} has its own parameters and takes no context: build it with context_dim={context.shape[-1:][0]}"
+                if context.dim()
+                else f"{name} has its own parameters and takes no context: build it with context_dim"
+            ) from None
+        if context.dim() < 1 or context.shape[-1] != self.context_dim or not context.is_floating_point():
+            raise ValueError(
+                f"{type(self).__name__}(dim={self.dim}, context_dim={self.context_dim}) got a context of shape "
+                f"{tuple(context.shape)} and dtype {context.dtype}: it must be floating point, its last size "
+                f"{self.context_dim}."
+            )
+        return Conditioned(self, context)
+
+    @property
+    def inv(self) -> "Invert":
+        """The inverse flow, a module with the same parameters."""
+        from pyro_dgm.transforms.invert import Invert
+
+        return Invert(self)
+
+    def with_cache(self, cache_size: int = 1) -> Self:
+        """Give the same flow, of the same parameters, with (1) or without (0) a memory of the last pair."""
+        if cache_size == self._cache_size:
+            return self
+        if cache_size not in (0, 1):
+            raise ValueError(f"{type(self).__name__}.with_cache got cache_size={cache_size}: it must be 0 or 1.")
+        new = copy.copy(self)
+        new._cache_size = cache_size
+        return new
+
+    def tensors(self) -> Iterable[Tensor]:
+        """Give the parameters and buffers."""
+        return (*self.parameters(), *self.buffers())
+
+    def __hash__(self) -> int:
+        return TransformModule.__hash__(self)
+
+    def __repr__(self) -> str:
+        context = "" if self.context_dim is None else f", context_dim={self.context_dim}"
+        return f"{type(self).__name__}({self.shape[0] if len(self.shape) == 1 else self.shape}{context})"
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 -- torch's signature
+        self.clear_cache()
+        return super()._apply(fn, recurse)
+
+    def _own(self) -> Parameters:
+        if self.context_dim is not None:
+            raise ValueError(
+                f"{type(self).__name__}(dim={self.dim}, context_dim={self.context_dim}) takes its parameters from a "
+                f"context: use flow.condition(context), or a ConditionalTransformedDistribution and its condition()."
+            )
+        return self.bind(None)
+
+    def _check(self, x: Tensor) -> None:
+        event = len(self.shape)
+        if x.dim() < event or tuple(x.shape[x.dim() - event :]) != self.shape:
+            sizes = f"its last size must be {self.dim}" if event == 1 else f"its last sizes must be {self.shape}"
+            raise ValueError(
+                f"{type(self).__name__}(dim={self.dim}) got a value of shape {tuple(x.shape)}: {sizes}. "
+                f"Images need x.flatten(1) first."
+                if event == 1
+                else f"{type(self).__name__}(shape={self.shape}) got a value of shape {tuple(x.shape)}: {sizes}."
+            )
+        if not x.is_floating_point():
+            raise ValueError(
+                f"{type(self).__name__} got a value of dtype {x.dtype}: it must be floating point. Integers become "
+                f"continuous by dequantisation: x + torch.rand_like(x.float())."
+            )

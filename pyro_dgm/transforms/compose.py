@@ -1,0 +1,67 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Flows one after the other, as one flow."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pyro_dgm.transforms.base import FlowTransform, Parameters
+
+
+class Compose(FlowTransform):
+    r"""Apply flows in their order; log-determinants add up.
+
+    .. math:: y = f_K(\dots f_1(x)), \qquad \log|\det J| = \sum_k \log|\det J_k|
+
+    Learned and amortised flows may be mixed: a context goes to those that take one.
+
+    Args:
+        flows: At least one flow; all of one shape, and all that are amortised of one context size.
+
+    Raises:
+        ValueError: If there is none, something else is among them, or they do not fit together.
+
+    Example:
+        >>> from pyro_dgm.transforms import Permute, Planar
+        >>> flow = Compose([Planar(4, context_dim=3), Permute([3, 2, 1, 0])])
+        >>> flow.condition(torch.randn(5, 3))(torch.randn(5, 4)).shape
+        torch.Size([5, 4])
+    """
+
+    def __init__(self, flows: Sequence[FlowTransform]) -> None:
+        flows = list(flows)
+        strange = [type(flow).__name__ for flow in flows if not isinstance(flow, FlowTransform)]
+        if strange or not flows:
+            raise ValueError(
+                f"Compose got {', '.join(strange) or 'nothing'}: it needs a list of flows of this package. Transforms "
+                f"of torch or Pyro stand beside them in the list that a TransformedDistribution takes."
+            )
+        shapes, contexts = {flow.shape for flow in flows}, {flow.context_dim for flow in flows} - {None}
+        if len(shapes) > 1 or len(contexts) > 1:
+            raise ValueError(
+                f"Compose got flows {flows}: all must have one dimension, and one context_dim or none."
+            )
+        super().__init__(flows[0].shape, context_dim=contexts.pop() if contexts else None)
+        self.flows = nn.ModuleList(flows)
+
+    def bind(self, context: Tensor | None) -> Parameters:
+        """Compute the parameters of every flow."""
+        return tuple(flow.bind(None if flow.context_dim is None else context) for flow in self.flows)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.flows)})"
+
+    def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        total = None
+        for flow, own in zip(self.flows, parameters, strict=True):
+            x, logdet = flow._forward_and_logdet(x, own)
+            total = logdet if total is None else total + logdet
+        return x, total
+
+    def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        total = None
+        for flow, own in zip(reversed(self.flows), reversed(parameters), strict=True):
+            y, logdet = flow._inverse_and_logdet(y, own)
+            total = logdet if total is None else total + logdet
+        return y, total

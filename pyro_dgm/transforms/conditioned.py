@@ -1,0 +1,98 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""A flow whose parameters were computed from a context: one set for each datum, computed once."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Transform
+from torch.distributions.transforms import _InverseTransform
+
+from pyro_dgm.transforms.one_pass import OnePass
+
+if TYPE_CHECKING:
+    from pyro_dgm.transforms.base import FlowTransform
+
+
+class Conditioned(OnePass):
+    """What ``flow.condition(context)`` gives: a transform that holds the parameters of every datum.
+
+    It broadcasts like any parameter of a distribution: a base of another batch shape is expanded to that of the
+    context by `TransformedDistribution`.
+
+    Args:
+        flow: An amortised flow.
+        context: Shape ``(*batch, context_dim)``.
+
+    Raises:
+        ValueError: At call, if the batch of x does not broadcast with that of the context.
+    """
+
+    def __init__(self, flow: "FlowTransform", context: Tensor) -> None:
+        super().__init__(cache_size=flow._cache_size)
+        self.flow = flow
+        self.domain, self.codomain = flow.domain, flow.codomain
+        self.batch_shape = context.shape[:-1]
+        self.parameters = flow.bind(context)
+
+    def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x to y, with log|det dy/dx|."""
+        return self.flow._forward_and_logdet(self._expand(x), self.parameters)
+
+    def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Map y to x, with log|det dx/dy|."""
+        return self.flow._inverse_and_logdet(self._expand(y), self.parameters)
+
+    def tensors(self) -> Iterable[Tensor]:
+        """Give the parameters of all data, and those that all data share."""
+        return (*_flat(self.parameters), *self.flow.tensors())
+
+    @property
+    def inv(self) -> Transform:
+        """The inverse. It is made anew, so that no cycle keeps activations alive."""
+        return _InverseTransform(self)
+
+    def with_cache(self, cache_size: int = 1) -> "Conditioned":
+        """Give the same transform with or without a memory of the last pair."""
+        if cache_size == self._cache_size:
+            return self
+        new = Conditioned.__new__(Conditioned)
+        new.__dict__.update(self.__getstate__(), _cache_size=cache_size)
+        return new
+
+    def forward_shape(self, shape: torch.Size | tuple[int, ...]) -> torch.Size:
+        """Broadcast the batch of a shape with the context's."""
+        event = len(self.flow.shape)
+        shape = torch.Size(shape)
+        try:
+            batch = torch.broadcast_shapes(shape[: len(shape) - event], self.batch_shape)
+        except RuntimeError as error:
+            raise ValueError(self._mismatch(shape)) from error
+        return batch + shape[len(shape) - event :]
+
+    inverse_shape = forward_shape
+
+    def __repr__(self) -> str:
+        return f"{self.flow}.condition(context of shape {(*self.batch_shape, self.flow.context_dim)})"
+
+    def _expand(self, x: Tensor) -> Tensor:
+        self.flow._check(x)
+        shape = self.forward_shape(x.shape)
+        return x if shape == x.shape else x.expand(shape)
+
+    def _mismatch(self, shape: torch.Size) -> str:
+        batch = tuple(self.batch_shape)
+        return (
+            f"{type(self.flow).__name__} was conditioned on a context of batch shape {batch}, and got a value of shape "
+            f"{tuple(shape)}: its leading sizes must broadcast with {batch}. One context for each datum, or one for all?"
+        )
+
+
+def _flat(parameters: tuple[Any, ...]) -> Iterator[Tensor]:
+    for parameter in parameters:
+        if isinstance(parameter, tuple):
+            yield from _flat(parameter)
+        elif isinstance(parameter, Tensor):
+            yield parameter

@@ -7,7 +7,7 @@ setup: .venv/.ready
 demo: setup ; $(BIN)/pyro-dgm reproduce digits
 test: setup ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 lint: setup ; $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
-bench: setup ; $(BIN)/python -m benchmarks
+bench: setup ; $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[bench]' && $(BIN)/python -m benchmarks
 docs: setup ; $(BIN)/python tests/test_house.py && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 pyro_dgm
 
 .venv/.ready: setup.cfg pyproject.toml constraints.txt

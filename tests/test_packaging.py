@@ -97,8 +97,9 @@ def test_constraints_are_exact_public_versions() -> None:
     wrong = {name: version for name, version in versions.items() if not re.fullmatch(r"[\d.]+(post\d+)?", version)}
     assert not wrong, f"constraints.txt: no local, URL or unfinished versions: {wrong}"
     names = {canonical(name) for name in versions}
-    dev = {canonical(line) for line in SETUP["options.extras_require"]["dev"].split("\n") if re.match(r"\w", line)}
-    assert not (open_ := (required() | dev) - names), f"constraints.txt: pin {sorted(open_)}"
+    lines = "\n".join(SETUP["options.extras_require"].values()).split("\n")
+    extras = {canonical(line) for line in lines if re.match(r"\w", line)}
+    assert not (open_ := (required() | extras) - names), f"constraints.txt: pin {sorted(open_)}"
 
 
 def test_the_tests_run_with_the_constraints() -> None:

@@ -1,0 +1,97 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""A posterior of any form: a simple one, bent by a flow whose parameters come from the datum."""
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.conditional import ConditionalTransform
+from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
+
+from pyro_dgm.distributions.diagonal_normal import DiagonalNormal
+from pyro_dgm.distributions.head import Head
+from pyro_dgm.transforms import HouseholderSylvester
+from pyro_dgm.transforms.base import FlowTransform
+
+
+class FlowPosterior(Head):
+    r"""Read raw numbers h of shape ``(*batch, context)`` as a base distribution and a flow, both made from h.
+
+    .. math:: z_0 \sim q_0(z_0 \mid h), \qquad z = f(z_0; \lambda(h)), \qquad
+              \log q(z \mid x) = \log q_0(z_0 \mid h) - \log |\det \partial f / \partial z_0|
+
+    The base's parameters are one linear map of h, and so, in the flows of this package, are the flow's. Drawing z and
+    scoring it is one pass through the flow; another point is scored by the flow's inverse.
+
+    Args:
+        latent: Dimension L of z.
+        flow: Makes the flow from ``latent``; it is given ``context_dim=context`` if it has such an option. One that has
+            none, or that ignores it, is the same for all data.
+        context: Size of h, which the encoder puts out; 256 is that of the paper.
+        base: Makes from ``latent`` the head of the base distribution.
+
+    Raises:
+        ValueError: If a size is not positive, or the flow is none, of another dimension or another context.
+
+    Source: Rezende & Mohamed (ICML 2015), arXiv:1505.05770, section 4; van den Berg et al. (UAI 2018),
+    arXiv:1803.05649, section 4.
+
+    Example:
+        >>> from functools import partial
+        >>> from pyro_dgm.transforms import Planar
+        >>> head = FlowPosterior(2, flow=partial(Planar, depth=4), context=8)
+        >>> q = head(torch.randn(5, 8))
+        >>> q.log_prob(q.rsample()).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        *,
+        flow: Callable[[int], FlowTransform] = HouseholderSylvester,
+        context: int = 256,
+        base: Callable[[int], Head] = DiagonalNormal,
+    ) -> None:
+        super().__init__((context,))
+        self.latent = latent
+        self.base = base(latent)
+        self.base_parameters = nn.Linear(context, math.prod(self.base.in_shape))
+        self.flow = flow(latent, context_dim=context) if _takes_context(flow) else flow(latent)
+        if not isinstance(self.flow, Transform) or getattr(self.flow, "shape", (latent,)) != (latent,):
+            raise ValueError(
+                f"FlowPosterior(latent={latent}) got the flow {self.flow}: it must be a flow of dimension {latent}. "
+                f"Give a factory, e.g. flow=Planar or flow=partial(Planar, depth=4), not a flow."
+            )
+        if getattr(self.flow, "context_dim", None) not in (None, context):
+            raise ValueError(
+                f"FlowPosterior(context={context}) got the flow {self.flow}: its context_dim must be {context}. Leave "
+                f"it to FlowPosterior, as in flow=partial(Planar, depth=4)."
+            )
+
+    def distribution(self, raw: Tensor) -> Distribution:
+        """Return the push-forward of the base, of ``event_shape`` ``(L,)``."""
+        with torch.autocast(raw.device.type, enabled=False):  # log-densities are sums: not in half precision
+            base = self.base(self.base_parameters(raw).unflatten(-1, self.base.in_shape))
+            flow = self.flow
+            if isinstance(flow, ConditionalTransform) and getattr(flow, "context_dim", ...) is not None:
+                flow = flow.condition(raw)
+            return dist.TransformedDistribution(base, [flow])
+
+
+def _takes_context(flow: Callable[..., Any]) -> bool:
+    """Whether a factory has an option ``context_dim``.
+
+    A partial of a function of ``**options``, as a configuration file gives, has those options that it sets.
+    """
+    parameters = inspect.signature(flow).parameters
+    if "context_dim" in parameters:
+        return True
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return open_ended and (not isinstance(flow, partial) or "context_dim" in flow.keywords)

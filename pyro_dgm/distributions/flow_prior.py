@@ -1,0 +1,56 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""A prior of any form, learned with the model: a standard normal distribution, bent by a flow."""
+
+from collections.abc import Callable
+
+import pyro.distributions as dist
+from torch import nn
+from torch.distributions import Distribution, Transform
+
+from pyro_dgm.distributions.standard_normal import StandardNormal
+from pyro_dgm.transforms import MaskedAutoregressive
+from pyro_dgm.transforms.base import FlowTransform
+
+
+class FlowPrior(nn.Module):
+    r"""Give the distribution of f(u), u from N(0, I), on the device and in the dtype of the module.
+
+    .. math:: \log p(z) = \log \mathcal{N}(f^{-1}(z); 0, I) + \log |\det \partial f^{-1} / \partial z|
+
+    Training scores samples of the posterior, which runs the flow's inverse; dreaming runs it forward. Take a flow whose
+    inverse is fast: a masked autoregressive one, a coupling, a spline.
+
+    Args:
+        latent: Number L of latent dimensions.
+        flow: Makes the flow from ``latent``.
+
+    Raises:
+        ValueError: If ``latent`` is not positive, or the flow is none, of another dimension, or needs a context.
+
+    Source: Chen et al., Variational Lossy Autoencoder (ICLR 2017), arXiv:1611.02731, section 3.2.
+
+    Example:
+        >>> from pyro_dgm.transforms import AffineCoupling
+        >>> FlowPrior(3, flow=AffineCoupling)().sample().shape
+        torch.Size([3])
+    """
+
+    def __init__(self, latent: int, *, flow: Callable[[int], FlowTransform] = MaskedAutoregressive) -> None:
+        super().__init__()
+        self.base = StandardNormal(latent)
+        self.flow = flow(latent)
+        if not isinstance(self.flow, Transform) or getattr(self.flow, "shape", (latent,)) != (latent,):
+            raise ValueError(
+                f"FlowPrior(latent={latent}) got the flow {self.flow}: it must be a flow of dimension {latent}. "
+                f"Give a factory, e.g. flow=MaskedAutoregressive, not a flow."
+            )
+        if getattr(self.flow, "context_dim", None) is not None:
+            raise ValueError(
+                f"FlowPrior got the flow {self.flow}: a prior has no context. Leave context_dim out: the flow then has "
+                f"parameters of its own."
+            )
+
+    def forward(self) -> Distribution:
+        """Return p(z) with ``batch_shape`` ``()`` and ``event_shape`` ``(L,)``."""
+        return dist.TransformedDistribution(self.base(), [self.flow])

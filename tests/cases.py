@@ -54,6 +54,30 @@ from pyro_dgm.nn import (
     GatedMLP,
     Net,
 )
+from pyro_dgm.transforms import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    BatchNorm,
+    Compose,
+    FlowTransform,
+    Householder,
+    HouseholderSylvester,
+    InverseAutoregressive,
+    Invert,
+    LULinear,
+    MaskedAutoregressive,
+    NeuralAutoregressive,
+    OrthogonalSylvester,
+    Permute,
+    Planar,
+    QRLinear,
+    Radial,
+    SplineAutoregressive,
+    SplineCoupling,
+    Stack,
+    TriangularSylvester,
+)
 
 # Layers: a constructor, the shape of one datum in, and of one out.
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
@@ -77,6 +101,78 @@ NETS: dict[str, Callable[[], Net]] = {
     "MLP": lambda: MLP((2, 3), (4, 2), hidden=(5, 6), activation=nn.Tanh),
     "MLP (affine)": lambda: MLP((3,), (4,), hidden=()),
 }
+
+# Flows, called with a dimension, and with context_dim by keyword for an amortised one.
+SMALL_NET = partial(MLP, hidden=(8,), activation=nn.Tanh)
+
+
+def _deep(context_dim: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(context_dim, 6), nn.Tanh(), nn.Linear(6, outputs))
+
+
+SMALL_MADE = {"hidden": (7, 6), "activation": nn.Tanh}
+TRANSFORMS: dict[str, Callable[..., FlowTransform]] = {
+    "ActNorm": ActNorm,
+    "AdditiveCoupling": partial(AdditiveCoupling, net=SMALL_NET),
+    "AdditiveCoupling (first passes)": lambda dim, **context: AdditiveCoupling(
+        dim, mask=[i < 1 for i in range(dim)], net=SMALL_NET, **context
+    ),
+    "AffineCoupling": partial(AffineCoupling, net=SMALL_NET),
+    "AffineCoupling (last passes, bound 1)": lambda dim, **context: AffineCoupling(
+        dim, mask=[i == dim - 1 for i in range(dim)], bound=1, net=SMALL_NET, **context
+    ),
+    "BatchNorm": BatchNorm,
+    "BatchNorm (mean of all batches)": partial(BatchNorm, momentum=0, eps=1e-3),
+    "Compose": lambda dim, **context: Compose(
+        [AffineCoupling(dim, net=SMALL_NET, **context), LULinear(dim), ActNorm(dim, **context)]
+    ),
+    "Householder": Householder,
+    "Householder (one reflection)": partial(Householder, reflections=1),
+    "HouseholderSylvester": HouseholderSylvester,
+    "HouseholderSylvester (2 in a row, 3 reflections)": partial(HouseholderSylvester, depth=2, reflections=3),
+    "InverseAutoregressive": partial(InverseAutoregressive, **SMALL_MADE),
+    "InverseAutoregressive (gated)": partial(InverseAutoregressive, gated=True, **SMALL_MADE),
+    "InverseAutoregressive (ReLU)": partial(InverseAutoregressive, hidden=(9,)),
+    "Invert": lambda dim, **context: Invert(AffineCoupling(dim, net=SMALL_NET, **context)),
+    "LULinear": LULinear,
+    "LULinear (rotation)": partial(LULinear, start="rotation"),
+    "MaskedAutoregressive": partial(MaskedAutoregressive, **SMALL_MADE),
+    "MaskedAutoregressive (reversed)": lambda dim, **context: MaskedAutoregressive(
+        dim, order=range(dim)[::-1], **SMALL_MADE, **context
+    ),
+    "NeuralAutoregressive": partial(NeuralAutoregressive, units=3, **SMALL_MADE),
+    "OrthogonalSylvester": OrthogonalSylvester,
+    "OrthogonalSylvester (2 in a row, one direction)": partial(OrthogonalSylvester, depth=2, bottleneck=1),
+    "OrthogonalSylvester (bottleneck)": lambda dim, **context: OrthogonalSylvester(
+        dim, bottleneck=(dim + 1) // 2, **context
+    ),
+    "Permute": lambda dim: Permute([*range(1, dim), 0]),
+    "Planar": Planar,
+    "Planar (3 in a row)": partial(Planar, depth=3),
+    "Planar (deep context net)": partial(Planar, depth=2, context_net=_deep),
+    **{f"Planar ({h})": partial(Planar, activation=h) for h in ("arctan", "elu", "sigmoid", "sine", "softplus")},
+    "QRLinear": QRLinear,
+    "QRLinear (one reflection)": partial(QRLinear, reflections=1),
+    "Radial": Radial,
+    "Radial (3 in a row)": partial(Radial, depth=3),
+    "SplineAutoregressive": partial(SplineAutoregressive, bins=4, **SMALL_MADE),
+    "SplineCoupling": partial(SplineCoupling, bins=4, net=SMALL_NET),
+    "SplineCoupling (narrow)": partial(SplineCoupling, bins=3, bound=1, net=SMALL_NET),
+    "Stack": partial(Stack, flow=partial(InverseAutoregressive, **SMALL_MADE), depth=2),
+    "Stack (couplings, LU between)": partial(Stack, flow=partial(SplineCoupling, net=SMALL_NET), depth=2, between="lu"),
+    "TriangularSylvester": TriangularSylvester,
+    "TriangularSylvester (3 in a row)": partial(TriangularSylvester, depth=3),
+}
+
+# What some flows do not promise, by class, each with the reason.
+TRANSFORMS_WITHOUT_CONTEXT = {"BatchNorm": "it normalises all data alike", "Permute": "it has no parameters"}
+TRANSFORMS_OF_FREE_SCALE = {  # where parameters are 100, floating point numbers end
+    "ActNorm": "its log-scales are its parameters",
+    "BatchNorm": "its log-scales are its parameters",
+    "LULinear": "the logs of its diagonal are its parameters, and its triangles are products",
+    "QRLinear": "the logs of its diagonal are its parameters",
+}
+TRANSFORMS_OF_WHOLE_BATCHES = {"BatchNorm": "in training mode data are normalised by their batch"}
 
 # Distributions with batch shape (3, 2): called with the options of a tensor, dtype and device.
 Build = Callable[..., Distribution]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read recipes: those of the package by their names, your own by their paths."""
 
+from collections.abc import Collection, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def parse(name: str, text: str) -> Recipe:
             budgets={key: _budget(parts) for key, parts in tree["budgets"].items()},
             notes=tuple(tree.get("notes") or ()),
             text=text,
+            baseline=tree.get("baseline"),
+            repeats=tree.get("repeats") or {},
         )
     except yaml.YAMLError as error:
         raise UsageError(f"recipe {name} is not YAML: {error}") from error
@@ -61,10 +64,7 @@ def parse(name: str, text: str) -> Recipe:
             f"recipe {name} is not complete ({error}): it needs title, measures, fit, rows (each with a label, and fit "
             f"and published where there are any) and budgets (each with about). See pyro_dgm/recipes/digits.yaml."
         ) from error
-    for measure in (*recipe.measures, *(key for row in recipe.rows.values() for key in row.published)):
-        if measure not in MEASURES:
-            hint = nearest(measure, MEASURES)
-            raise UsageError(f"recipe {name} has no measure {measure!r}.{hint} Measures: {', '.join(MEASURES)}.")
+    _check(recipe)
     return recipe
 
 
@@ -79,4 +79,25 @@ def _row(parts: dict[str, Any]) -> Row:
 
 
 def _budget(parts: dict[str, Any]) -> Budget:
-    return Budget(**{**parts, "rows": tuple(parts.get("rows") or ())})
+    rows = parts.get("rows") or {}
+    rows = {key: (rows[key] if isinstance(rows, dict) else None) or {} for key in rows}
+    return Budget(**{**parts, "rows": rows, "repeats": tuple(parts.get("repeats") or ())})
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse the name of a measure, row or repeat that is not there."""
+    budgets = recipe.budgets.values()
+    published = (key for row in recipe.rows.values() for key in row.published)
+    rows = [row for budget in budgets for row in budget.rows]
+    named: dict[str, tuple[Iterable[str], Collection[str]]] = {
+        "measure": ((*recipe.measures, *published), MEASURES),
+        "row": (rows if recipe.baseline is None else [recipe.baseline, *rows], recipe.rows),
+        "repeat": ([repeat for budget in budgets for repeat in budget.repeats], recipe.repeats),
+    }
+    for what, (used, known) in named.items():
+        for name in used:
+            if name not in known:
+                hint = nearest(name, known)
+                raise UsageError(
+                    f"recipe {recipe.name} has no {what} {name!r}.{hint} {what.capitalize()}s: {', '.join(known)}."
+                )

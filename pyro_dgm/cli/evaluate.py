@@ -16,6 +16,7 @@ its parts, bits/dim, active units, with standard errors. Also written to RUN/res
 options:
   --split SPLIT       train, valid or test (default: test)
   --num_samples K     importance samples for each datum (default: 5000, as in tables; 0: no NLL)
+  --elbo_samples K    samples for each datum's -ELBO (default: 1, as in tables)
   --num_data N        a random subset of so many data, the same for the same seed (default: all)
   --seed SEED         of the subset and of the samples (default: 0)
   --device DEVICE     auto, cpu or cuda (default: as in the run)
@@ -35,6 +36,7 @@ def evaluate(
     *,
     split: Literal["train", "valid", "test"] = "test",
     num_samples: int = 5000,
+    elbo_samples: int = 1,
     num_data: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -47,7 +49,14 @@ def evaluate(
     opened = RunFolder.open(folder)
     assembly = trained(opened, device=device)
     x = getattr(assembly.data, split).x
-    measures = measure(assembly.program, x, num_samples=num_samples or None, num_data=num_data, seed=seed)
+    measures = measure(
+        assembly.program,
+        x,
+        num_samples=num_samples or None,
+        elbo_samples=elbo_samples,
+        num_data=num_data,
+        seed=seed,
+    )
     opened.add_results({split: measures.as_dict()})
     print(f"{folder}: {assembly.data.description.name}, {split} split")
     print(measures)

@@ -4,22 +4,26 @@
 
 import json
 import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 
-from pyro_dgm.cli import schema
+from pyro_dgm.cli import schema, values
 from pyro_dgm.cli.cookbook import parse, read
-from pyro_dgm.cli.errors import UsageError
+from pyro_dgm.cli.errors import UsageError, is_mistake
+from pyro_dgm.cli.layers import Tree
 from pyro_dgm.cli.measure import measure
 from pyro_dgm.cli.recipe import Recipe
 from pyro_dgm.cli.run_folder import RunFolder
-from pyro_dgm.cli.table import ResultTable
+from pyro_dgm.cli.table import Result, ResultTable
 from pyro_dgm.cli.training import cpu_threads, finish, train
+from pyro_dgm.cli.values import differences, joined, pooled, summary
 from pyro_dgm.train.durable import replace_file
 
 JOB = "recipe.yaml"
@@ -33,7 +37,8 @@ class Job:
         recipe: What is reproduced.
         budget: Name of the budget.
         rows: Names of the rows.
-        folder: Holds ``recipe.yaml``, a run folder for each row, ``table.md`` and ``table.json``.
+        folder: Holds ``recipe.yaml``, a run folder for each row (or, in the row's, for each repeat), ``table.md`` and
+            ``table.json``.
     """
 
     recipe: Recipe
@@ -57,7 +62,8 @@ class Job:
                 f"`pyro-dgm reproduce --resume {folder}`."
             )
         for row in rows:  # a mistake in the last row must not show after hours
-            schema.resolve(recipe.config(row, budget))
+            for repeat in recipe.repeats_of(budget):
+                schema.resolve(recipe.config(row, budget, repeat))
         folder.mkdir(parents=True, exist_ok=True)
         what = {"name": recipe.name, "budget": budget, "rows": rows, "recipe": recipe.text}
         replace_file(folder / JOB, yaml.safe_dump(what, sort_keys=False).encode())
@@ -75,34 +81,88 @@ class Job:
         what = schema.load(folder / JOB)
         return cls(parse(what["name"], what["recipe"]), what["budget"], what["rows"], folder)
 
-    def run(self, *, device: str | None) -> None:
-        """Run the rows that are not done, then print and write the table."""
+    def run(self, *, device: str | None, jobs: int = 1) -> None:
+        """Run the rows that are not done, ``jobs`` at once, then print and write the table."""
         console = Console() if Console().is_terminal else Console(width=200)
         budget = self.recipe.budgets[self.budget]
         console.print(f"{self.recipe.title}\nbudget {self.budget}: {budget.about}", highlight=False)
-        results = {}
-        for number, row in enumerate(self.rows, 1):
-            done = RunFolder(self.folder / row).results()
-            state = "done" if done else "running"
-            console.print(f"\\[{number}/{len(self.rows)}] {self.recipe.rows[row].label}: {state}", highlight=False)
-            results[row] = done or self._row(row, device=device)
-        table = ResultTable(self.recipe, results)
+        self._run_all(console, device=device, jobs=jobs)
+        table = ResultTable(self.recipe, self._results())
         table.print(console)
         replace_file(self.folder / "table.md", table.markdown().encode())
         report = {"budget": {"name": self.budget, "about": budget.about}, **table.as_dict()}
         replace_file(self.folder / "table.json", json.dumps(report, indent=1).encode())
-        console.print(f"table:    {self.folder / 'table.md'}\npictures: {self.folder}/*/figures/", soft_wrap=True)
+        pictures = f"{self.folder}/{'*' if self._repeats == [None] else '*/*'}/figures/"
+        console.print(f"table:    {self.folder / 'table.md'}\npictures: {pictures}", soft_wrap=True)
 
-    def _row(self, row: str, *, device: str | None) -> dict[str, Any]:
+    def run_one(self, row: str, repeat: str | None, *, device: str | None, progress: bool = True) -> None:
         """Fit a row, from where it stopped if it was begun, and measure it on the test split."""
-        folder = RunFolder(self.folder / row)
+        folder = self._folder(row, repeat)
         begun = folder.config_path.is_file()
-        override = {} if device is None else {"device": device}
-        config = schema.resolve(self.recipe.config(row, self.budget), override)
+        override: Tree = {} if device is None else {"device": device}
+        if not progress:
+            override["trainer"] = {"progress": False}
+        config = schema.resolve(self.recipe.config(row, self.budget, repeat), override)
         settings = {"num_samples": 5000, **self.recipe.budgets[self.budget].evaluate}
         with cpu_threads(config.threads):
             trained = train(config, folder, resume=begun)
             start = time.monotonic()
             measures = measure(trained.assembly.program, trained.assembly.data.test.x, **settings)
+            values.write(folder.path, measures.estimates)
             finish(trained, folder, {"test": measures.as_dict()}, start=start)
-        return folder.results()
+
+    @property
+    def _repeats(self) -> list[str | None]:
+        return self.recipe.repeats_of(self.budget)
+
+    def _folder(self, row: str, repeat: str | None) -> RunFolder:
+        return RunFolder(self.folder / row / (repeat or ""))
+
+    def _run_all(self, console: Console, *, device: str | None, jobs: int) -> None:
+        """Run every row in every repeat, one after the other, or several at once in processes of their own."""
+        runs = [(row, repeat) for row in self.rows for repeat in self._repeats]
+
+        def say(run: tuple[str, str | None], state: str) -> None:
+            label = self.recipe.rows[run[0]].label + ("" if run[1] is None else f", {run[1]}")
+            console.print(f"\\[{runs.index(run) + 1}/{len(runs)}] {label}: {state}", highlight=False)
+
+        waiting = [run for run in runs if not self._folder(*run).results()]
+        for run in runs:
+            if run not in waiting:
+                say(run, "done")
+        if jobs == 1 or len(waiting) < 2:
+            for run in waiting:
+                say(run, "running")
+                self.run_one(*run, device=device)
+            return
+        with ProcessPoolExecutor(min(jobs, len(waiting)), mp_context=get_context("spawn")) as pool:
+            futures = {pool.submit(_run_elsewhere, self.folder, *run, device): run for run in waiting}
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    say(futures[future], "done")
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # rows that run save first
+                raise
+
+    def _results(self) -> Mapping[str, Result]:
+        """What each row's runs have measured together, with its differences to the baseline."""
+        runs = {row: [self._folder(row, repeat) for repeat in self._repeats] for row in self.rows}
+        estimates = {row: pooled([values.read(run.path) for run in of_row]) for row, of_row in runs.items()}
+        results = {row: joined([run.results() for run in of_row], estimates[row]) for row, of_row in runs.items()}
+        baseline = self.recipe.baseline
+        if baseline in results:
+            for row in results.keys() - {baseline}:
+                if results[row]["data"] == results[baseline]["data"]:
+                    results[row]["test"] |= summary(differences(estimates[row], estimates[baseline]))
+        return results
+
+
+def _run_elsewhere(folder: Path, row: str, repeat: str | None, device: str | None) -> None:
+    """Run a row in a process of its own, in silence. Errors go back as classes that can be pickled."""
+    try:
+        Job.open(folder).run_one(row, repeat, device=device, progress=False)
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(str(interruption)) from None
+    except Exception as error:
+        raise (UsageError(f"row {row}: {error}") if is_mistake(error) else error) from None

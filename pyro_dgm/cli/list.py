@@ -15,9 +15,9 @@ from pyro_dgm.cli.words import check, split
 
 HELP = """usage: pyro-dgm list [KIND]
 
-Name what there is of a KIND (models, data, nets, priors, posteriors, likelihoods, bounds, recipes),
-or of all kinds. Any class of your own goes in by its import path (--model my_package.MyVAE) and
-needs no entry here.
+Name what there is of a KIND (models, data, nets, flows, priors, posteriors, likelihoods, bounds,
+recipes), or of all kinds. Any class of your own goes in by its import path
+(--model my_package.MyVAE) and needs no entry here.
 
 example:
   pyro-dgm list priors
@@ -57,6 +57,12 @@ def _nets() -> dict[str, str]:
     from pyro_dgm.nn import Net
 
     return _lines(_subclasses("pyro_dgm.nn", Net))
+
+
+def _flows() -> dict[str, str]:
+    from pyro_dgm.transforms import FlowTransform
+
+    return _lines(_subclasses("pyro_dgm.transforms", FlowTransform))
 
 
 def _bounds() -> dict[str, str]:
@@ -114,6 +120,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _models,
     "data": _data,
     "nets": _nets,
+    "flows": _flows,
     "priors": _priors,
     "posteriors": _posteriors,
     "likelihoods": _likelihoods,

@@ -15,7 +15,7 @@ VERBS = {
     "evaluate": "measure a run: NLL by importance sampling, -ELBO, bits/dim, active units",
     "sample": "let a run dream: a picture and the numbers behind it",
     "reproduce": "run a recipe: published numbers beside measured ones",
-    "list": "what there is: models, data, nets, priors, posteriors, likelihoods, bounds, recipes",
+    "list": "models, data, nets, flows, priors, posteriors, likelihoods, bounds, recipes",
 }
 HELP = f"""usage: pyro-dgm VERB ...
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 from pyro_dgm.cli.errors import UsageError, nearest
 from pyro_dgm.cli.layers import Tree, merge
@@ -32,14 +33,16 @@ class Budget:
     Attributes:
         about: One line.
         fit: A configuration, laid over each row's.
-        evaluate: How to measure: ``num_samples``, ``num_data``, ``seed``.
-        rows: Which rows; none means all.
+        evaluate: How to measure: ``num_samples``, ``elbo_samples``, ``num_data``, ``seed``.
+        rows: Which rows, each with a configuration to lay over all others; none means all.
+        repeats: Which of the recipe's repeats; none means all.
     """
 
     about: str
     fit: Tree = field(default_factory=dict)
     evaluate: Tree = field(default_factory=dict)
-    rows: tuple[str, ...] = ()
+    rows: dict[str, Tree] = field(default_factory=dict)
+    repeats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Recipe:
         budgets: By name; the first one is the default.
         notes: Printed under the table.
         text: The YAML that it was read from.
+        baseline: The row that the measures called difference compare with, datum by datum.
+        repeats: Configurations to run every row with, by name (splits of the data, say); the table has their mean.
     """
 
     name: str
@@ -65,10 +70,18 @@ class Recipe:
     budgets: dict[str, Budget]
     notes: tuple[str, ...]
     text: str
+    baseline: str | None = None
+    repeats: dict[str, Tree] = field(default_factory=dict)
 
-    def config(self, row: str, budget: str) -> Tree:
-        """The configuration of one row under one budget."""
-        return merge(merge(self.fit, self.rows[row].fit), self.budgets[budget].fit)
+    def config(self, row: str, budget: str, repeat: str | None = None) -> Tree:
+        """The configuration of one row under one budget, in one of the repeats if there are any."""
+        chosen = self.budgets[budget]
+        layers = [self.rows[row].fit, chosen.fit, chosen.rows.get(row, {}), self.repeats.get(repeat or "", {})]
+        return reduce(merge, layers, self.fit)
+
+    def repeats_of(self, budget: str) -> list[str | None]:
+        """The names of the repeats under a budget; a single None if there are none."""
+        return list(self.budgets[budget].repeats or self.repeats or [None])
 
     def choose(self, budget: str | None, rows: Sequence[str]) -> tuple[str, list[str]]:
         """The named budget, or the first, and the named rows, or all of that budget.

@@ -22,11 +22,12 @@ options:
   --budget BUDGET     how much to spend: `full`, `small` ... (default: the recipe's first)
   --rows ROW,ROW      only these rows (default: all of the budget)
   --folder FOLDER     where to write (default: runs/RECIPE-BUDGET-TIME)
+  --jobs N            how many rows to run at once, each in a process of its own (default: 1)
   --device DEVICE     auto, cpu or cuda (default: auto)
 
 examples:
   pyro-dgm reproduce digits
-  pyro-dgm reproduce vae-mnist --budget small
+  pyro-dgm reproduce sylvester-mnist --budget small --jobs 2
 """
 
 
@@ -42,11 +43,14 @@ def reproduce(
     rows: str | None = None,
     folder: Path | None = None,
     resume: Path | None = None,
+    jobs: int = 1,
     device: str | None = None,
 ) -> int:
     """Reproduce a recipe, or continue where that was interrupted."""
     from pyro_dgm.cli.job import Job
 
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs}: at least 1 is needed.")
     if resume is not None:
         if recipe or budget or rows or folder:
             raise UsageError("--resume FOLDER goes alone: recipe, budget and rows are as they were.")
@@ -56,5 +60,5 @@ def reproduce(
     else:
         job = Job.new(recipe, budget=budget, rows=[row for row in (rows or "").split(",") if row], folder=folder)
     with resumable(f"pyro-dgm reproduce --resume {job.folder}", job.folder):
-        job.run(device=device)
+        job.run(device=device, jobs=jobs)
     return 0

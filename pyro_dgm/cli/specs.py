@@ -22,14 +22,17 @@ class Role(NamedTuple):
     """What a parameter takes: a plain value, a class (``type[X]``), or something made from a class.
 
     ``taken`` is how many of the class's first parameters are not options, because whoever calls the factory gives
-    them: 2 for ``Callable[[Shape, Shape], nn.Module]``.
+    them: 2 for ``Callable[[Shape, Shape], nn.Module]``. ``given`` names others that are not: ``context_dim`` of flows.
     """
 
     kind: Literal["value", "class", "factory"]
     taken: int = 0
+    given: frozenset[str] = frozenset()
 
 
 VALUE = Role("value")
+CONTEXT = frozenset({"context_dim"})
+"""What whoever makes a flow gives it, if it is to have a context."""
 
 
 def complete(
@@ -41,7 +44,7 @@ def complete(
         value: A name, or ``{class_path, init_args}``.
         rooms: Modules whose classes go by their short names.
         option: The option that it came from, for error messages.
-        linked: Parameters that are set from elsewhere (``shape`` and ``levels`` of the data).
+        linked: Parameters that are set from elsewhere (``shape`` and ``levels`` of the data, a flow's ``context_dim``).
         taken: How many of the first parameters are not options.
 
     Raises:
@@ -52,7 +55,7 @@ def complete(
     if not isinstance(value, dict) or not is_spec(value) or not isinstance(value.get("class_path"), str):
         raise UsageError(f"--{option} got {value!r}: it needs the name of a class, or class_path and init_args.")
     cls = find(value["class_path"], rooms, option=option)
-    given = dict(value.get("init_args") or {})
+    given = {k: v for k, v in (value.get("init_args") or {}).items() if not (k in linked & CONTEXT and v is None)}
     parameters = dict(list(signature(cls).items())[taken:])
     _check_names(cls, parameters, given, linked, option=option)
     kinds = roles(cls)
@@ -79,7 +82,8 @@ def _check_names(
 ) -> None:
     """Refuse an option that the constructor does not have; with ``**kwargs`` jsonargparse looks further."""
     if both := linked & given.keys():
-        raise UsageError(f"--{option}.{min(both)} cannot be set: it comes from the description of the data.")
+        giver = "whatever makes the flow" if min(both) in CONTEXT else "the description of the data"
+        raise UsageError(f"--{option}.{min(both)} cannot be set: it comes from {giver}.")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name in given:
@@ -98,7 +102,7 @@ def _complete_value(value: object, default: object, role: Role, option: str) -> 
         return path_of(find(value, PARTS, option=option)) if isinstance(value, str) else value
     if isinstance(value, dict) and is_spec(value) and "class_path" not in value and inspect.isclass(default):
         value = {"class_path": path_of(default)} | value
-    return complete(value, PARTS, option=option, taken=role.taken)
+    return complete(value, PARTS, option=option, linked=role.given, taken=role.taken)
 
 
 def _default(default: object, role: Role, option: str) -> object:
@@ -127,6 +131,13 @@ def _role(hint: Any) -> Role:  # noqa: ANN401 -- any annotation
     if origin is type:
         return Role("class")
     if origin is collections.abc.Callable:
-        return Role("factory", len(parts[0]) if isinstance(parts[0], list) else 0)
+        given = CONTEXT if inspect.isclass(parts[1]) and issubclass(parts[1], _flows()) else frozenset()
+        return Role("factory", len(parts[0]) if isinstance(parts[0], list) else 0, given)
     is_object = inspect.isclass(hint) and origin is None and not issubclass(hint, PLAIN)
     return Role("factory") if is_object else VALUE
+
+
+def _flows() -> type:
+    from pyro_dgm.transforms import FlowTransform
+
+    return FlowTransform

@@ -12,12 +12,23 @@ from pyro_dgm.cli.recipe import Recipe
 
 MEASURES = {
     "nll": "NLL (IS)",
+    "nll_difference": "NLL vs {baseline}",
     "negative_elbo": "-ELBO",
+    "negative_elbo_difference": "-ELBO vs {baseline}",
+    "gap": "gap",
     "kl": "KL",
+    "negative_elbo_bits_per_dim": "-ELBO, bits/dim",
     "bits_per_dim": "bits/dim",
     "active_units": "active units",
 }
 """What a row can report, and what the table's columns are called; nats unless it says otherwise."""
+_DIFFERENCE = "vs {baseline}: the row's less that of row {baseline}, paired datum by datum; below 0 is better."
+SAID_OF = {
+    "gap": "gap: -ELBO less NLL, datum by datum; as the NLL is an upper bound, a lower bound on the inference gap.",
+    "nll_difference": _DIFFERENCE,
+    "negative_elbo_difference": _DIFFERENCE,
+}
+"""What a footnote says of a measure."""
 
 Result = Mapping[str, Any]
 
@@ -40,8 +51,8 @@ class ResultTable:
         """The column titles; a measure that was published has two columns."""
         titles = ["row"]
         for key in self.columns:
-            published = self._published(key)
-            titles += [f"{MEASURES[key]} published", f"{MEASURES[key]} measured"] if published else [MEASURES[key]]
+            title = MEASURES[key].format(baseline=self.recipe.baseline)
+            titles += [f"{title} published", f"{title} measured"] if self._published(key) else [title]
         return [*titles, "epochs", "time"]
 
     @property
@@ -56,9 +67,10 @@ class ResultTable:
         if self.results:
             first = next(iter(self.results.values()))
             texts = [first["test"][key]["text"] for key in ("nll", "negative_elbo") if key in first["test"]]
-            methods = [text[text.rindex("(") :].strip("()") for text in texts]
-            how = "; ".join(methods)
+            how = "; ".join(text[text.rindex("(") :].strip("()") for text in texts)
             lines.insert(0, f"Test split, mean +- standard error over data, nats unless it says bits: {how}.")
+            said = [SAID_OF[key].format(baseline=self.recipe.baseline) for key in self.columns if key in SAID_OF]
+            lines[1:1] = dict.fromkeys(said)
         entries = [entry for name in self._names for entry in self.recipe.rows[name].published.values()]
         sources = {f"{'Published' if entry.verified else 'Unverified'}: {entry.source}." for entry in entries}
         return [*lines, *sorted(sources)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_dgm.data.binarization import Binarizer
 from pyro_dgm.data.noise import permutation
-from pyro_dgm.data.split import Split
+from pyro_dgm.data.split import Split, checked_reals
 
 _ORDER, _NOISE = 0, 1  # two independent streams in each epoch
 
@@ -28,15 +28,15 @@ class Batches:
     by the next ``for``: it gives the rest of that epoch (nothing, if the last batch had been given out already).
 
     Args:
-        x: Integers, shape ``(N, *shape)``.
+        x: Integers or real numbers, shape ``(N, *shape)``.
         batch_size: Data in a batch, 1 to N. The last batch of an epoch is smaller if N does not divide.
         grey_levels: Number of grey levels of x to binarise from, 2 to 256, or ``None`` to give out x as it is.
         seed: Non-negative integer.
         drop_last: Leave out the last batch of an epoch if it is smaller (other data are left out in each epoch).
 
     Raises:
-        TypeError: x is not integer.
-        ValueError: Empty x, x outside the grey levels, or a batch size outside 1..N.
+        TypeError: Grey levels that are not integers.
+        ValueError: Empty x, x outside the grey levels, NaN or an infinity, or a batch size outside 1..N.
 
     >>> batches = Batches(torch.arange(10).reshape(10, 1), batch_size=4)
     >>> [len(x) for x in batches], len(batches), batches.num_data, batches.epoch
@@ -51,7 +51,9 @@ class Batches:
             raise ValueError(f"{who} got grey_levels={grey_levels}: 2 to 256 grey levels can be binarised.")
         if x.dtype == torch.bool:
             x = x.to(torch.uint8)
-        if grey_levels is not None or x.is_floating_point() or x.dim() < 2 or x.numel() == 0:
+        if grey_levels is None and x.is_floating_point():
+            x = checked_reals(x, who)
+        elif grey_levels is not None or x.dim() < 2 or x.numel() == 0:
             x = Split(x).checked(who, levels=grey_levels or 256).x
         if not 1 <= batch_size <= len(x):
             raise ValueError(f"{who} got {len(x)} data: the batch size must lie in 1..{len(x)}.")

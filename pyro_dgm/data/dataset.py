@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""The base of all data sets: three splits of integers with an immutable description."""
+"""The base of all data sets: three splits of integers, or of real numbers, with an immutable description."""
 
 import copy
 from typing import Self
@@ -14,7 +14,7 @@ from pyro_dgm.data.split import Split
 
 
 class Dataset:
-    """Integers with a known shape and number of levels, split into train, valid and test.
+    """Integers with a known shape and number of levels, or real numbers, split into train, valid and test.
 
     To bring your own data, write a class whose ``__init__`` reads them and hands the three splits to this one. All that
     is said of the data (shape, sizes, levels) is taken from the tensors, and all that models rely on is checked here.
@@ -38,7 +38,8 @@ class Dataset:
 
     Args:
         name: Name, with the variant where there are several.
-        grey_levels: Number of integer values in the given tensors, which must lie in 0..grey_levels-1.
+        grey_levels: Number of integer values in the given tensors, which must lie in 0..grey_levels-1; ``None`` for
+            real numbers, which have densities instead of probabilities.
         train: Training data.
         valid: Validation data, of the same shape.
         test: Test data, of the same shape.
@@ -49,10 +50,11 @@ class Dataset:
         source: Where the bytes come from.
         citation: What to cite.
         note: What makes numbers on these data incomparable to published ones.
+        unit: In what units real numbers are: a log-density shifts with them.
 
     Raises:
-        TypeError: The data or labels are not integers.
-        ValueError: An empty split, values outside the levels, or shapes that differ.
+        TypeError: The data or labels are not integers, or the data are although ``grey_levels`` is ``None``.
+        ValueError: An empty split, values outside the levels, NaN or an infinity, or shapes that differ.
     """
 
     description: Description
@@ -64,7 +66,7 @@ class Dataset:
         self,
         *,
         name: str,
-        grey_levels: int,
+        grey_levels: int | None,
         train: Split,
         valid: Split,
         test: Split,
@@ -73,6 +75,7 @@ class Dataset:
         source: str = "not stated",
         citation: str = "",
         note: str = "",
+        unit: str = "",
     ) -> None:
         _check_policy(name, grey_levels, binarization)
         given = {"train": train, "valid": valid, "test": test}
@@ -81,9 +84,12 @@ class Dataset:
         if len(set(shapes.values())) > 1:
             raise ValueError(f"{name} got splits of different shapes {shapes}: all data must have one shape.")
         for number, key in enumerate(splits):
-            if grey_levels > 2 and (binarization == "static" or (binarization == "dynamic" and key != "train")):
-                bits = binarize(splits[key].x, grey_levels=grey_levels, seed=BINARIZATION_SEED + number)
-                splits[key] = Split(bits, splits[key].labels)
+            if grey_levels is None or grey_levels == 2 or binarization == "none":
+                break
+            if binarization == "dynamic" and key == "train":
+                continue
+            bits = binarize(splits[key].x, grey_levels=grey_levels, seed=BINARIZATION_SEED + number)
+            splits[key] = Split(bits, splits[key].labels)
         self.train, self.valid, self.test = splits["train"], splits["valid"], splits["test"]
         self.description = Description(
             name=name,
@@ -96,6 +102,7 @@ class Dataset:
             source=source,
             citation=citation,
             note=note,
+            unit=unit,
         )
 
     def __repr__(self) -> str:
@@ -113,9 +120,13 @@ class Dataset:
         return Batches(self.train.x, batch_size=batch_size, grey_levels=grey_levels, seed=seed, drop_last=drop_last)
 
 
-def _check_policy(name: str, grey_levels: int, binarization: str) -> None:
+def _check_policy(name: str, grey_levels: int | None, binarization: str) -> None:
     if binarization not in ("static", "dynamic", "none"):
         raise ValueError(f"{name} got binarization={binarization!r}: 'static', 'dynamic' or 'none' was needed.")
+    if grey_levels is None:
+        if binarization != "none":
+            raise ValueError(f"{name} got binarization={binarization!r} and real numbers: only grey levels have bits.")
+        return
     if grey_levels < 2:
         raise ValueError(f"{name} got {grey_levels} levels: at least 2 were needed.")
     if binarization != "none" and grey_levels > 256:

@@ -53,14 +53,16 @@ class Description:
     Args:
         name: Name, with the variant where there are several (``"FashionMNIST-sprite900"``).
         shape: Shape of one datum, ``(H, W)`` or ``(C, H, W)`` for images.
-        levels: Number of integer values that a *model* sees for each dimension: 2 after binarisation.
-        grey_levels: Number of integer values in the *file*: 256 for bytes.
+        levels: Number of integer values that a *model* sees for each dimension: 2 after binarisation; ``None`` for real
+            numbers.
+        grey_levels: Number of integer values in the *file*: 256 for bytes; ``None`` for real numbers.
         sizes: Number of data in train, valid and test.
         binarization: ``"static"`` (fixed bits), ``"dynamic"`` (training bits drawn anew in every epoch) or ``"none"``.
         licence: Terms of use as stated by the origin, or that none are stated.
         source: Where the bytes come from.
         citation: What to cite.
         note: What makes numbers on these data incomparable to published ones; empty where nothing does.
+        unit: In what units real numbers are: a log-density shifts with them.
 
     >>> print(Description(name="Bits", shape=(8, 8), levels=2, grey_levels=2, sizes=Sizes(8, 1, 1),
     ...                   binarization="static", licence="CC0", source="a coin", citation=""))
@@ -69,21 +71,24 @@ class Description:
 
     name: str
     shape: tuple[int, ...]
-    levels: int
-    grey_levels: int
+    levels: int | None
+    grey_levels: int | None
     sizes: Sizes
     binarization: Binarization
     licence: str
     source: str
     citation: str
     note: str = ""
+    unit: str = ""
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
         grey = f"from {self.grey_levels} grey levels, " if self.grey_levels != self.levels else ""
+        kind = f"{self.levels} levels ({grey}{_POLICY[self.binarization]})"
+        if self.levels is None:
+            kind = f"real numbers ({self.unit or 'in units of their own'})"
         parts = [
-            f"{self.name}: {shape}, {self.levels} levels ({grey}{_POLICY[self.binarization]}), "
-            + " + ".join(f"{size} {split}" for split, size in self.sizes.items()),
+            f"{self.name}: {shape}, {kind}, " + " + ".join(f"{size} {split}" for split, size in self.sizes.items()),
             f"licence: {self.licence}",
             f"source: {self.source}",
         ]

@@ -116,6 +116,59 @@ def read_cifar(name: str, data: bytes, *, members: Sequence[str]) -> tuple[NDArr
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
 
 
+def read_npy(name: str, data: bytes) -> NDArray[np.generic]:
+    """Read the one array of a numpy file without unpickling anything.
+
+    Raises:
+        ValueError: The file is damaged or holds Python objects.
+    """
+    try:
+        found = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{name} ({len(data)} bytes) is not a readable .npy file of numbers: {error}") from error
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{name} holds several arrays: one array, as numpy.save writes it, was needed.")
+    return found
+
+
+def read_csv(name: str, data: bytes) -> tuple[list[str], NDArray[np.float64]]:
+    """Read a table of numbers with ``,``, ``;`` or tabs between them; a first line of words names the columns.
+
+    Returns:
+        The names (``"0"``, ``"1"`` ... without a first line of names), and numbers of shape ``(rows, columns)``.
+
+    Raises:
+        ValueError: No numbers, a cell that is none, or lines of different lengths.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} ({len(data)} bytes) is not text: {error}.") from error
+    first, _, rest = text.partition("\n")
+    first = first.strip()
+    delimiter = max(",;\t", key=first.count)
+    cells = [cell.strip().strip('"') for cell in first.split(delimiter)]
+    named = not all(map(_is_number, cells))
+    body = rest if named else text
+    try:
+        values = np.empty((0, 0))
+        if body.strip():
+            values = np.loadtxt(io.StringIO(body), delimiter=delimiter, comments=None, quotechar='"', ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{name} is no table of numbers, each line of one length: {error}") from error
+    if values.shape[1] != len(cells):
+        raise ValueError(f"{name} has {len(cells)} columns by its first line, and no such rows of numbers below it.")
+    return cells if named else [str(number) for number in range(len(cells))], values
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _select(name: str, found: dict[str, NDArray[np.generic]], keys: Sequence[str]) -> dict[str, NDArray[np.generic]]:
     missing = [key for key in keys if key not in found]
     if missing:

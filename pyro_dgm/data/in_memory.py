@@ -16,13 +16,14 @@ Data = Split | Tensor | NDArray[np.generic]
 
 
 class InMemory(Dataset):
-    """Integers of your own as a `Dataset`.
+    """Integers, or real numbers, of your own as a `Dataset`.
 
     Without ``valid`` and ``test`` the data are shuffled by ``seed`` and a tenth of them is kept for each.
 
     Args:
-        train: Integers 0..levels-1, shape ``(N, *shape)``, or a `Split` with labels.
-        levels: Number of integer values that the data can have: 2 for bits, 256 for bytes.
+        train: Integers 0..levels-1 or real numbers, shape ``(N, *shape)``, or a `Split` with labels.
+        levels: Number of integer values that the data can have: 2 for bits, 256 for bytes; ``None`` for real numbers,
+            which are taken as they are (`Table` standardises its columns).
         valid: Validation data, or ``None`` to take a tenth of ``train``; give both or none of the two.
         test: Test data, or ``None`` to take a tenth of ``train``.
         binarization: ``"none"`` (models see the given levels), ``"dynamic"`` or ``"static"``: see `Dataset`.
@@ -32,8 +33,9 @@ class InMemory(Dataset):
         source: Where the data come from.
 
     Raises:
-        TypeError: Floats.
-        ValueError: An empty split, too few data to split, values outside the levels, or shapes that differ.
+        TypeError: Floats where there are levels, or integers where there are none.
+        ValueError: An empty split, NaN or an infinity, too few data to split, values outside the levels, or shapes
+            that differ.
 
     >>> x = torch.arange(1000).reshape(100, 10) % 4
     >>> print(InMemory(x, levels=4).description)
@@ -44,7 +46,7 @@ class InMemory(Dataset):
         self,
         train: Data,
         *,
-        levels: int,
+        levels: int | None,
         valid: Data | None = None,
         test: Data | None = None,
         binarization: Binarization = "none",

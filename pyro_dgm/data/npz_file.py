@@ -13,7 +13,7 @@ from pyro_dgm.data.split import Split
 
 
 class NpzFile(InMemory):
-    """Integers in a ``.npz`` file as a `Dataset`.
+    """Integers, or real numbers, in a ``.npz`` file as a `Dataset`.
 
     The file has ``train``, ``valid`` and ``test``, or only ``train``, of which a tenth is then kept for each of the
     other two; and, if there are labels, ``train_labels`` and so on. ``numpy.savez_compressed("my.npz", train=x)`` makes
@@ -21,22 +21,24 @@ class NpzFile(InMemory):
 
     Args:
         path: The file.
-        levels: Number of integer values that the data can have: 2 for bits, 256 for bytes.
+        levels: Number of integer values that the data can have: 2 for bits, 256 for bytes; ``None`` (``null`` in YAML
+            and on the command line) for real numbers, which are taken as they are (`TableFile` standardises columns).
         binarization: ``"none"`` (models see the given levels), ``"dynamic"`` or ``"static"``: see `Dataset`.
         seed: Seed of the split where none is given.
         licence: Terms of use.
 
     Raises:
         FileNotFoundError: There is no such file.
-        TypeError: Floats.
-        ValueError: Not such a file, an empty split, values outside the levels, or shapes that differ.
+        TypeError: Floats where there are levels, or integers where there are none.
+        ValueError: Not such a file, an empty split, NaN or an infinity, values outside the levels, or shapes that
+            differ.
     """
 
     def __init__(
         self,
         *,
         path: Path | str,
-        levels: int,
+        levels: int | None,
         binarization: Binarization = "none",
         seed: int = 0,
         licence: str = "not stated",

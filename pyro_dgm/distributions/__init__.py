@@ -15,11 +15,14 @@ from pyro_dgm.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_dgm.distributions.discretized_logistic_likelihood import DiscretizedLogisticLikelihood
 from pyro_dgm.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyro_dgm.distributions.discretized_logistic_mixture_likelihood import DiscretizedLogisticMixtureLikelihood
+from pyro_dgm.distributions.flow_posterior import FlowPosterior
+from pyro_dgm.distributions.flow_prior import FlowPrior
 from pyro_dgm.distributions.head import Head
 from pyro_dgm.distributions.level_distribution import LevelDistribution
 from pyro_dgm.distributions.likelihood import Likelihood
 from pyro_dgm.distributions.normal_mixture import NormalMixture
 from pyro_dgm.distributions.standard_normal import StandardNormal
+from pyro_dgm.distributions.unnormalized import Unnormalized
 
 __all__ = [
     "Bernoulli",
@@ -31,9 +34,12 @@ __all__ = [
     "DiscretizedLogisticLikelihood",
     "DiscretizedLogisticMixture",
     "DiscretizedLogisticMixtureLikelihood",
+    "FlowPosterior",
+    "FlowPrior",
     "Head",
     "LevelDistribution",
     "Likelihood",
     "NormalMixture",
     "StandardNormal",
+    "Unnormalized",
 ]

@@ -2,22 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A posterior of any form: a simple one, bent by a flow whose parameters come from the datum."""
 
-import inspect
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import pyro.distributions as dist
-import torch
 from pyro.distributions.conditional import ConditionalTransform
 from torch import Tensor, nn
-from torch.distributions import Distribution, Transform
+from torch.distributions import Distribution
 
+from pyro_dgm.distributions.build_flow import build_flow
 from pyro_dgm.distributions.diagonal_normal import DiagonalNormal
 from pyro_dgm.distributions.head import Head
-from pyro_dgm.transforms import HouseholderSylvester
 from pyro_dgm.transforms.base import FlowTransform
+from pyro_dgm.transforms.householder_sylvester import HouseholderSylvester
 
 
 class FlowPosterior(Head):
@@ -63,35 +60,10 @@ class FlowPosterior(Head):
         self.latent = latent
         self.base = base(latent)
         self.base_parameters = nn.Linear(context, math.prod(self.base.in_shape))
-        self.flow = flow(latent, context_dim=context) if _takes_context(flow) else flow(latent)
-        if not isinstance(self.flow, Transform) or getattr(self.flow, "shape", (latent,)) != (latent,):
-            raise ValueError(
-                f"FlowPosterior(latent={latent}) got the flow {self.flow}: it must be a flow of dimension {latent}. "
-                f"Give a factory, e.g. flow=Planar or flow=partial(Planar, depth=4), not a flow."
-            )
-        if getattr(self.flow, "context_dim", None) not in (None, context):
-            raise ValueError(
-                f"FlowPosterior(context={context}) got the flow {self.flow}: its context_dim must be {context}. Leave "
-                f"it to FlowPosterior, as in flow=partial(Planar, depth=4)."
-            )
+        self.flow = build_flow(self, flow, latent, context=context)
 
     def distribution(self, raw: Tensor) -> Distribution:
         """Return the push-forward of the base, of ``event_shape`` ``(L,)``."""
-        with torch.autocast(raw.device.type, enabled=False):  # log-densities are sums: not in half precision
-            base = self.base(self.base_parameters(raw).unflatten(-1, self.base.in_shape))
-            flow = self.flow
-            if isinstance(flow, ConditionalTransform) and getattr(flow, "context_dim", ...) is not None:
-                flow = flow.condition(raw)
-            return dist.TransformedDistribution(base, [flow])
-
-
-def _takes_context(flow: Callable[..., Any]) -> bool:
-    """Whether a factory has an option ``context_dim``.
-
-    A partial of a function of ``**options``, as a configuration file gives, has those options that it sets.
-    """
-    parameters = inspect.signature(flow).parameters
-    if "context_dim" in parameters:
-        return True
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return open_ended and (not isinstance(flow, partial) or "context_dim" in flow.keywords)
+        base = self.base(self.base_parameters(raw).unflatten(-1, self.base.in_shape))
+        amortised = isinstance(self.flow, ConditionalTransform) and getattr(self.flow, "context_dim", ...) is not None
+        return dist.TransformedDistribution(base, [self.flow.condition(raw) if amortised else self.flow])

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pyro.distributions as dist
 from torch import nn
-from torch.distributions import Distribution, Transform
+from torch.distributions import Distribution
 
+from pyro_dgm.distributions.build_flow import build_flow
 from pyro_dgm.distributions.standard_normal import StandardNormal
-from pyro_dgm.transforms import MaskedAutoregressive
 from pyro_dgm.transforms.base import FlowTransform
+from pyro_dgm.transforms.masked_autoregressive import MaskedAutoregressive
 
 
 class FlowPrior(nn.Module):
@@ -39,17 +40,7 @@ class FlowPrior(nn.Module):
     def __init__(self, latent: int, *, flow: Callable[[int], FlowTransform] = MaskedAutoregressive) -> None:
         super().__init__()
         self.base = StandardNormal(latent)
-        self.flow = flow(latent)
-        if not isinstance(self.flow, Transform) or getattr(self.flow, "shape", (latent,)) != (latent,):
-            raise ValueError(
-                f"FlowPrior(latent={latent}) got the flow {self.flow}: it must be a flow of dimension {latent}. "
-                f"Give a factory, e.g. flow=MaskedAutoregressive, not a flow."
-            )
-        if getattr(self.flow, "context_dim", None) is not None:
-            raise ValueError(
-                f"FlowPrior got the flow {self.flow}: a prior has no context. Leave context_dim out: the flow then has "
-                f"parameters of its own."
-            )
+        self.flow = build_flow(self, flow, latent)
 
     def forward(self) -> Distribution:
         """Return p(z) with ``batch_shape`` ``()`` and ``event_shape`` ``(L,)``."""

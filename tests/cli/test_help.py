@@ -87,7 +87,7 @@ def test_an_unknown_verb(say):
         ("fit --foo.help", "only data, model, bound, optimizer, scheduler, trainer and their parts have options"),
         ("evaluate", "which FOLDER?"),
         ("evaluate no_such_run", "no_such_run is not a run folder"),
-        ("evaluate run --num_sample 3", "unknown option --num_sample. Did you mean --num_samples?"),
+        ("evaluate run --num_sample 3", "unknown option --num_sample. Did you mean --num_samples"),
         ("evaluate run --num_samples many", "--num_samples: expected int. Got value: many"),
         ("evaluate run --split tset", "--split: expected Literal['train', 'valid', 'test']. Got value: tset"),
         ("sample run --size 0", "--size 0: at least 1 is needed."),

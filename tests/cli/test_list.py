@@ -13,11 +13,12 @@ from pyro_dgm.cli.list import KINDS
         ("models", {"VAE"}),
         ("data", {"Digits", "MNIST", "StaticMNIST", "FreyFaces"}),
         ("nets", {"MLP", "GatedMLP", "GatedConvEncoder", "GatedConvDecoder"}),
-        ("priors", {"StandardNormal", "NormalMixture"}),
-        ("posteriors", {"DiagonalNormal"}),
+        ("priors", {"StandardNormal", "NormalMixture", "FlowPrior"}),
+        ("posteriors", {"DiagonalNormal", "FlowPosterior"}),
         ("likelihoods", {"BernoulliLikelihood", "CategoricalLikelihood", "DiscretizedLogisticLikelihood"}),
         ("bounds", {"ELBO", "IWAE"}),
-        ("recipes", {"digits", "vae-mnist"}),
+        ("flows", {"Planar", "HouseholderSylvester", "Stack"}),
+        ("recipes", {"digits", "sylvester-mnist"}),
     ],
 )
 def test_a_list_names_what_there_is(kind, some):

@@ -149,7 +149,9 @@ def test_a_batch_size_outside_the_set_is_an_error(batch_size):
 @pytest.mark.parametrize(
     ("x", "options", "error", "message"),
     [
-        (GREY.float(), {}, TypeError, "integers"),
+        (GREY.float(), {"grey_levels": 256}, TypeError, "integers"),
+        (GREY.flatten(1).float().div(0), {}, ValueError, r"infinite values in 11 of 11 rows: 0, 1, 2, 3, 4 and 6 more"),
+        (torch.zeros(3), {}, ValueError, r"shape \(3,\)"),
         (GREY[:0], {}, ValueError, "at least one datum"),
         (torch.arange(3), {}, ValueError, r"shape \(3,\)"),
         (GREY, {"grey_levels": 17}, ValueError, "from 0 to 255"),
@@ -168,6 +170,14 @@ def test_a_set_of_one_datum_can_be_fed():
 
 def test_booleans_are_fed_as_integers():
     assert next(iter(Batches(GREY > 9, batch_size=2))).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_real_numbers_keep_their_type(dtype):
+    x = torch.randn(10, 3, dtype=dtype)
+    found = torch.cat(list(Batches(x, batch_size=4)))
+    assert found.dtype == dtype
+    assert sorted(found.tolist()) == sorted(x.tolist())
 
 
 def test_wide_integers_keep_their_type():

@@ -95,6 +95,37 @@ def test_what_is_no_data_set_is_an_error(options, message):
         grey(**options)
 
 
+REAL = torch.linspace(-1, 1, 60).reshape(20, 3)
+
+
+def real(**options):
+    options = {"train": Split(REAL), "test": Split(REAL[:2])} | options
+    return Dataset(name="Real", grey_levels=None, valid=Split(REAL[:3]), **options)
+
+
+def test_real_numbers_have_no_levels():
+    data = real(unit="metres")
+    assert (data.description.levels, data.description.grey_levels, data.description.unit) == (None, None, "metres")
+    assert "real numbers (metres), 20 train" in str(data.description)
+    assert "in units of their own" in str(real().description)
+    assert torch.equal(data.train.x, REAL)
+    assert torch.cat(list(data.batches(batch_size=6))).sum(0).allclose(REAL.sum(0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"binarization": "static"}, ValueError, "only grey levels have bits"),
+        ({"test": Split(REAL.log())}, ValueError, r"Real\.test got NaN or infinite values in 10 of 20 rows: 0, 1, 2"),
+        ({"train": Split(GREY)}, TypeError, r"Real\.train got torch.uint8 data where real numbers"),
+        ({"test": Split(REAL[:, :2])}, ValueError, "different shapes"),
+    ],
+)
+def test_what_are_no_real_numbers_is_an_error(options, error, message):
+    with pytest.raises(error, match=message):
+        real(**options)
+
+
 def test_a_misspelt_policy_is_an_error():
     with pytest.raises((ValueError, TypeError), match="sometimes"):
         grey(binarization="sometimes")

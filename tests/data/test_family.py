@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""What every data set keeps to: integers within its levels, and a description that says the truth about them."""
+"""What every data set keeps to: integers within its levels, or finite reals, and a description that says the truth."""
 
 import dataclasses
 
@@ -22,15 +22,18 @@ def check(dataset):
     description = dataset.description
     for name in ("train", "valid", "test"):
         split = getattr(dataset, name)
-        assert not split.x.is_floating_point()
         assert split.x.shape == (description.sizes[name], *description.shape)
+        assert split.labels is None or len(split.labels) == len(split.x)
+        assert split.x.is_floating_point() == (description.levels is None)
+        if description.levels is None:
+            assert split.x.isfinite().all()
+            continue
         levels = description.grey_levels if name == "train" else description.levels
         assert split.x.min().item() >= 0
         assert split.x.max().item() < levels
-        assert split.labels is None or len(split.labels) == len(split.x)
     batch = next(iter(dataset.batches(batch_size=5)))
     assert batch.shape == (5, *description.shape)
-    assert batch.max().item() < description.levels
+    assert description.levels is None or batch.max().item() < description.levels
     assert all([description.licence, description.source, str(description)])
     with pytest.raises(dataclasses.FrozenInstanceError):
         description.levels = 3

@@ -126,6 +126,58 @@ def test_a_plain_npy_is_not_an_npz():
         formats.read_npz("x.npz", file.getvalue(), keys=["a"])
 
 
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@given(arrays(np.float64, array_shapes(max_dims=3, max_side=4)))
+def test_npy_round_trip(values):
+    np.testing.assert_array_equal(formats.read_npy("x.npy", npy(values)), values)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no array", npy(np.arange(99))[:200], npz(a=np.ones(1)), npy(np.array([{}], dtype=object))],
+    ids=["empty", "other", "cut", "several", "pickled"],
+)
+def test_damaged_npy(data):
+    with pytest.raises(ValueError, match="x.npy"):
+        formats.read_npy("x.npy", data)
+
+
+@given(
+    arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=4), elements=st.floats(-1e9, 1e9)),
+    st.sampled_from(",;\t"),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_round_trip(values, delimiter, named, end):
+    names = [f'"column {number}"' for number in range(values.shape[1])]
+    lines = ([delimiter.join(names)] if named else []) + [delimiter.join(map(repr, row)) for row in values.tolist()]
+    columns, found = formats.read_csv("x.csv", (end.join(lines) + end).encode())
+    np.testing.assert_array_equal(found, values)
+    assert columns == [name.strip('"') if named else str(number) for number, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "1 columns by its first line, and no such rows"),
+        (b"a,b\n", "2 columns by its first line, and no such rows"),
+        (b"a,b\n1,2\n3\n", "each line of one length"),
+        (b"a,b\n1,2\n3,\n", "at row 1, column 2"),
+        (b"a,b\n1,2\n3,four\n", "'four'"),
+        (b"a,b,c\n1,2\n", "3 columns by its first line"),
+        (b"\xff\xfe\x00", "is not text"),
+    ],
+)
+def test_what_is_no_table_of_numbers(text, message):
+    with pytest.raises(ValueError, match=f"x.csv.*{message}"):
+        formats.read_csv("x.csv", text)
+
+
 def test_cifar_records():
     records = np.arange(2 * 3073).astype(np.uint8)
     x, labels = formats.read_cifar("c.tar.gz", cifar(records.tobytes()), members=["folder/batch.bin"])

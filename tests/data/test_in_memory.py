@@ -46,11 +46,20 @@ def test_one_datum_is_enough_if_all_splits_are_given():
         data.batches(batch_size=128)
 
 
+def test_real_numbers_are_taken_as_they_are():
+    data = InMemory(X.numpy() / 4, levels=None)
+    assert data.description.levels is None
+    assert data.train.x.dtype == torch.get_default_dtype()
+    assert sorted(torch.cat([data.train.x, data.valid.x, data.test.x]).tolist()) == sorted((X / 4).tolist())
+
+
 @pytest.mark.parametrize(
     ("x", "options", "error", "message"),
     [
         (X.numpy() / 4, {}, TypeError, r"InMemory\.train got torch.float64 data of size 0 to 1"),
         (np.full((5, 2), np.nan), {}, TypeError, "with NaN"),
+        (np.full((5, 2), np.nan), {"levels": None}, ValueError, r"InMemory\.train got NaN.*3 of 3 rows: 0, 1, 2 "),
+        (X, {"levels": None}, TypeError, "where real numbers were needed"),
         (X, {"levels": 4}, ValueError, "values from 0 to 4: with 4 levels"),
         (-X, {}, ValueError, "values from -4 to 0"),
         (X[:0], {}, ValueError, "got 0 data.*at least 3"),

@@ -28,6 +28,11 @@ def test_three_arrays_are_the_splits(tmp_path):
     assert data.description.licence == "CC0"
 
 
+def test_real_numbers(tmp_path):
+    np.savez(tmp_path / "mine.npz", train=X / 7)
+    assert NpzFile(path=tmp_path / "mine.npz", levels=None).description.levels is None
+
+
 @pytest.mark.parametrize(
     ("arrays", "error", "message"),
     [

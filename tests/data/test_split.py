@@ -58,6 +58,29 @@ def test_labels_that_do_not_fit(labels, error, message):
         Split(X, labels).checked("Set", levels=24)
 
 
+@given(st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]))
+def test_real_numbers_get_the_default_type(dtype):
+    found = Split(X.to(dtype) / 8).checked("Set", levels=None).x
+    assert found.dtype == torch.get_default_dtype()
+    assert torch.equal(found, X / 8)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (X, TypeError, r"Set got torch.int64 data where real numbers were needed.*number of their levels"),
+        (X.to(torch.complex64), TypeError, "complex64 data where real numbers"),
+        (torch.tensor([[1.0], [torch.nan]]), ValueError, "NaN or infinite values in 1 of 2 rows: 1 "),
+        (torch.tensor([[1e300]], dtype=torch.float64), ValueError, "1 of 1 rows: 0 "),
+        (torch.zeros(0, 2), ValueError, r"shape \(0, 2\).*at least one datum"),
+        (torch.zeros(3), ValueError, r"shape \(3,\)"),
+    ],
+)
+def test_data_that_are_no_real_numbers(x, error, message):
+    with pytest.raises(error, match=message):
+        Split(x).checked("Set", levels=None)
+
+
 def test_selecting_keeps_the_labels_with_their_data():
     split = Split(X, X[:, 0, 0])
     for index in (slice(1, 4), torch.tensor([5, 0]), torch.arange(6) % 2 == 0):

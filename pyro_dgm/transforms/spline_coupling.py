@@ -1,0 +1,53 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Spline coupling (neural spline flow): some elements say how splines bend the others."""
+
+from collections.abc import Sequence
+
+from pyro_dgm.nn.mlp import MLP
+from pyro_dgm.transforms.coupling import Coupling, CouplingNet
+from pyro_dgm.transforms.rational_quadratic import RationalQuadratic
+
+
+class SplineCoupling(Coupling):
+    r"""Bend the elements outside a mask by monotone rational-quadratic splines, as the elements inside it say.
+
+    .. math:: y_A = x_A, \qquad y_i = S(x_i; r_i(x_A)) \text{ for } i \notin A
+
+    S maps ``[-bound, bound]`` onto itself and is the identity outside; `RationalQuadratic` says how. Both directions
+    are one pass. Starts as the identity. Data should be standardised, so that they lie within the bound.
+
+    Args:
+        dim: Number of dimensions D.
+        context_dim: Size H of a context, which the network sees beside the elements; None for none.
+        mask: For each dimension, whether it passes through unchanged. None: the first, third, fifth ... do.
+        net: Makes the network, called as ``net((kept + H,), (D - kept, 3 * bins - 1))`` with the number of elements
+            that are kept; `functools.partial` sets its options.
+        bins: Number of bins of a spline.
+        bound: Half the width of the interval that splines bend.
+
+    Raises:
+        ValueError: If a size or the bound is not positive, there are fewer than 2 or more than 99 bins, or the mask has
+            the wrong length, keeps everything, or keeps nothing where there is no context either.
+
+    Source: Durkan et al. (NeurIPS 2019), arXiv:1906.04032, section 3. There the elements that condition the others are
+    bent too, by splines of their own.
+
+    Example:
+        >>> flow = SplineCoupling(2, bins=4)
+        >>> x = torch.randn(5, 2)
+        >>> torch.allclose(flow.inv(flow(x)), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        context_dim: int | None = None,
+        mask: Sequence[bool] | None = None,
+        net: CouplingNet = MLP,
+        bins: int = 8,
+        bound: int | float = 5.0,
+    ) -> None:
+        super().__init__(dim, RationalQuadratic(bins, bound), context_dim=context_dim, mask=mask, net=net)

@@ -1,0 +1,22 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Let a network's output depend little on its input before training."""
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def start_small(net: nn.Module, scale: float = 0.01) -> None:
+    """Shrink the weights of a network's last linear layer, if it has one, and leave its bias.
+
+    Triangular matrices with entries of order 1 are far from invertible in 64 dimensions, so their parameters have to
+    start alike for all contexts. Zero would leave the layers in front without gradients in the first step.
+
+    Args:
+        net: A network, changed in place.
+        scale: Factor on the weights.
+    """
+    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    if linear:
+        linear[-1].weight.mul_(scale)

@@ -29,7 +29,7 @@ def step(entry: Entry, x: Tensor) -> None:
     """Value, log-determinant and gradients."""
     for parameter in entry.module.parameters():
         parameter.grad = None
-    y, logdet = entry.forward(x)
+    y, logdet = entry.forward(x.clone())  # Pyro fails when the same tensor comes again
     if y.requires_grad or logdet.requires_grad:
         (y.sum() + logdet.sum()).backward()
 

@@ -109,7 +109,7 @@ def measure(
     """
     pair = (program.model, program.guide)
     terms = elbo_terms(*pair, x, num_samples=elbo_samples, num_data=num_data, seed=seed)
-    units = active_units(*pair, x, num_samples=MEAN_SAMPLES, num_data=num_data, seed=seed)
+    units = active_units(*pair, x, num_samples=MEAN_SAMPLES, num_data=num_data, seed=seed, batch_size=1000)
     nll = None
     if num_samples is not None:
         nll = log_likelihood(*pair, x, num_samples=num_samples, num_data=num_data, seed=seed)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from pyro.distributions.conditional import ConditionalTransform
 from torch.distributions import Transform
 
 
@@ -29,7 +30,7 @@ def build_flow(owner: object, factory: Callable[..., Any], latent: int, *, conte
             f"flow=partial(Planar, depth=4)."
         )
     flow = factory(latent, context_dim=context) if context and _takes_context(factory) else factory(latent)
-    if not isinstance(flow, Transform):
+    if not isinstance(flow, (Transform, ConditionalTransform) if context else Transform):
         raise ValueError(f"{who} got a flow= that makes {type(flow).__name__}: it must make a flow, e.g. flow=Planar.")
     if getattr(flow, "shape", (latent,)) != (latent,):
         raise ValueError(f"{who}(latent={latent}) got the flow {flow}: its dimension must be {latent}.")

@@ -90,6 +90,6 @@ class Unnormalized(dist.TorchDistribution):
             NotImplementedError: Always.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} cannot be sampled, only scored. In a model its site needs a value: give the program "
-            f"a guide that samples it, or condition it. A Markov chain takes potential_fn and initial_params instead."
+            f"{type(self).__name__} cannot be sampled, only scored. As a site of a model it needs a guide that "
+            f"samples it, or a value by pyro.condition. A Markov chain takes potential_fn and initial_params instead."
         )

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -89,13 +90,17 @@ def elbo_terms(
         batch_size=batch_size,
         max_elements=max_elements,
     )
-    method = f"MC, {num_samples} sample{'s' * (num_samples != 1)}"
-    noun = "image" if x.dim() >= 3 else "datum"
     reconstruction = terms.pop("")
+    estimate = partial(
+        Estimate,
+        method=f"MC, {num_samples} sample{'s' * (num_samples != 1)}" if terms else "exact",
+        noun="image" if x.dim() >= 3 else "datum",
+        density=x.is_floating_point(),
+    )
     return ElboTerms(
-        Estimate("-ELBO =", sum(terms.values(), start=reconstruction), method=method, noun=noun),
-        Estimate("reconstruction =", reconstruction, method=method, noun=noun),
-        {site: Estimate(f"KL({site}) =", term, method=method, noun=noun) for site, term in terms.items()},
+        estimate("-ELBO =", sum(terms.values(), start=reconstruction)),
+        estimate("reconstruction =", reconstruction),
+        {site: estimate(f"KL({site}) =", term) for site, term in terms.items()},
     )
 
 

@@ -24,6 +24,7 @@ class Estimate:
         unit: ``"nats"`` (per datum) or ``"bits/dim"``.
         ess: Effective sample size of each datum's importance weights, shape ``(N,)``, or ``None`` where no weights are.
         noun: What one datum is called: ``"image"`` or ``"datum"``.
+        density: Whether the values come from densities of real numbers, which have no bits per dimension.
 
     >>> import torch
     >>> print(Estimate("NLL <=", torch.tensor([82.07, 82.21]), method="IS, 5000 samples", noun="image"))
@@ -36,6 +37,7 @@ class Estimate:
     unit: str = "nats"
     ess: Tensor | None = None
     noun: str = "datum"
+    density: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that are not one number for each of at least one datum."""
@@ -67,8 +69,13 @@ class Estimate:
             An `Estimate` whose unit is ``"bits/dim"``.
 
         Raises:
-            ValueError: If the unit is not nats.
+            ValueError: If the unit is not nats, or the values come from densities of real numbers.
         """
+        if self.density:
+            raise ValueError(
+                f"{self.name!r} is a density of real numbers, so it has no bits per dimension: in other units (metres "
+                f"for feet) it would be another number. Report nats, or model integers and dequantise them."
+            )
         if self.unit != "nats":
             raise ValueError(f"to_bits_per_dim starts from nats, and {self.name!r} is in {self.unit} already.")
         return replace(self, values=bits_per_dim(-self.values, event_shape), unit="bits/dim")

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_dgm.evaluate.estimate import Estimate
@@ -32,6 +33,7 @@ def log_likelihood(
     In expectation this lies above -log p(x) and falls to it as K grows, whatever the guide. It is always at beta = 1,
     without subsampling scales, in evaluation mode and without gradients; the caller's random stream is untouched. The
     sums are in float64. How particles and data are chunked changes which random numbers a datum gets, nothing else.
+    Where nothing is latent, as in a flow model of the data, the likelihood is exact and computed once.
 
     Args:
         model: A Pyro program with a data plate, called as ``model(x)``.
@@ -64,22 +66,25 @@ def log_likelihood(
         batch_size=batch_size,
         max_elements=max_elements,
     )
+    exact = bool(sums["exact"].all())
     return Estimate(
-        "NLL <=",
+        "NLL =" if exact else "NLL <=",
         _numbers(sums["nll"]),
-        method=f"IS, {num_samples} sample{'s' * (num_samples != 1)}",
-        ess=sums["ess"],
+        method="exact" if exact else f"IS, {num_samples} sample{'s' * (num_samples != 1)}",
+        ess=None if exact else sums["ess"],
         noun="image" if x.dim() >= 3 else "datum",
+        density=x.is_floating_point(),
     )
 
 
 def _importance(chunks: Iterator[LogWeights]) -> dict[str, Tensor]:
-    first = next(chunks).log_w
+    chunk = next(chunks)
+    first, exact = chunk.log_w, not chunk.guide_terms
     sums = WeightSums(first.shape[1], first.device)
     sums.add(first)
     for chunk in chunks:
         sums.add(chunk.log_w)
-    return {"nll": -sums.log_mean(), "ess": sums.ess()}
+    return {"nll": -sums.log_mean(), "ess": sums.ess(), "exact": torch.full_like(first[0], exact)}
 
 
 def _numbers(nll: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def weigh(
         x: Data of shape ``(N, *event)``.
         reduce: Turns the chunks of one batch, whose terms have shape ``(k, B)`` with the k adding up to
             ``num_samples``, into tensors of shape ``(B,)``.
-        num_samples: Particles for each datum, K.
+        num_samples: Particles for each datum, K; one is enough where nothing is latent.
         num_data: Size of the random subset; ``None`` is all.
         seed: Seed of the subset and of the particles.
         batch_size: Largest number of data at once.
@@ -59,7 +59,10 @@ def weigh(
     index = random_subset(len(x), num_data, seed=seed)
     with frozen(model, guide, seed=seed, device=x.device):
         rows = max(1, max_elements // footprint(lambda x: _checked(log_weights(model, guide, x), 1, x), x))
-        nesting = log_weights(model, guide, x[:1]).nesting
+        single = log_weights(model, guide, x[:1])
+    nesting = single.nesting
+    if not single.guide_terms:  # nothing is latent: every particle weighs the same
+        num_samples = 1
     chunk = min(num_samples, rows)  # particles before data: a network that encodes x runs once for all of a chunk's
     batch_size = min(batch_size, rows // chunk)
 

@@ -44,8 +44,9 @@ class AutoFlow(AutoContinuous):
         init_scale: First standard deviation on the real line, if f starts as the identity.
 
     Raises:
-        ValueError: If ``init_scale`` is not positive, or a flow is given for what makes one; at the first call, if the flow is none, of another dimension or
-            needs a context, or a latent variable is in a plate that subsamples.
+        ValueError: If ``init_scale`` is not positive, or a flow is given instead of what makes one; at the first call,
+            if the flow is none, of another dimension or needs a context, or a latent variable is in a plate that
+            subsamples.
 
     Source: Rezende & Mohamed (ICML 2015), arXiv:1505.05770; Kucukelbir et al. (JMLR 2017), arXiv:1603.00788, section
     2.3, for the map to the real line.

@@ -48,7 +48,8 @@ class FlowModel(PushForward):
         base: Call it for the distribution of the noise.
 
     Raises:
-        ValueError: If there is no size or one is not positive, or the flow is none, of another dimension, or needs a context.
+        ValueError: If there is no size or one is not positive, or the flow is none, of another dimension, or needs a
+            context.
 
     Source: Dinh, Krueger & Bengio (2014), arXiv:1410.8516, section 2; Papamakarios, Pavlakou & Murray (NeurIPS 2017),
     arXiv:1705.07057, section 3.
@@ -67,12 +68,13 @@ class FlowModel(PushForward):
                 f"FlowModel got shape={tuple(shape)} and flow={flow!r}: it needs at least one size, and what makes a "
                 f"flow, e.g. flow=Planar or flow=partial(Stack, depth=5), not a flow itself."
             )
-        super().__init__(base(dim), flow(dim), tuple(shape))
-        if not isinstance(self.flow, FlowTransform) or self.flow.shape != (dim,) or self.flow.context_dim is not None:
+        made = flow(dim)
+        if not isinstance(made, FlowTransform) or made.shape != (dim,) or made.context_dim is not None:
             raise ValueError(
-                f"FlowModel(shape={self.shape}) got a flow that makes {self.flow!r}: it must make a flow of {dim} "
+                f"FlowModel(shape={tuple(shape)}) got a flow that makes {made!r}: it must make a flow of {dim} "
                 f"elements without a context."
             )
+        super().__init__(base(dim), made, tuple(shape))
 
     @pyro_method
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:

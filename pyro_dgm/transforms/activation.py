@@ -77,6 +77,10 @@ def _sigmoid_shares(z: Tensor) -> tuple[Tensor, Tensor]:
     return _tanh_shares(z / 2)
 
 
+def _softplus(z: Tensor) -> Tensor:
+    return -functional.logsigmoid(-z)  # torch's softplus is z from 20 on, a jump that matters in float64
+
+
 def _softplus_shares(z: Tensor) -> tuple[Tensor, Tensor]:
     return z.sigmoid(), (-z).sigmoid()
 
@@ -108,7 +112,7 @@ ACTIVATIONS = {
     "elu": Activation(functional.elu, _elu_slope, 0.0, 1.0, _elu_shares),
     "sigmoid": Activation(torch.sigmoid, _sigmoid_slope, 0.0, 0.25, _sigmoid_shares),
     "sine": Activation(torch.sin, torch.cos, -1.0, 1.0, _sine_shares),
-    "softplus": Activation(functional.softplus, torch.sigmoid, 0.0, 1.0, _softplus_shares),
+    "softplus": Activation(_softplus, torch.sigmoid, 0.0, 1.0, _softplus_shares),
     "tanh": Activation(torch.tanh, _tanh_slope, 0.0, 1.0, _tanh_shares),
 }
 """Activations by name."""

@@ -19,7 +19,7 @@ class AdditiveCoupling(Coupling):
     Args:
         dim: Number of dimensions D.
         context_dim: Size H of a context, which the network sees beside the elements; None for none.
-        mask: For each dimension, whether it passes through unchanged. None: the first, third, fifth ... do.
+        mask: For each dimension, whether it passes through unchanged. None: the first half does.
         net: Makes the network, called as ``net((kept + H,), (D - kept, 1))`` with the number of elements that are
             kept; `functools.partial` sets its options.
 

@@ -20,7 +20,7 @@ class AffineCoupling(Coupling):
     Args:
         dim: Number of dimensions D.
         context_dim: Size H of a context, which the network sees beside the elements; None for none.
-        mask: For each dimension, whether it passes through unchanged. None: the first, third, fifth ... do.
+        mask: For each dimension, whether it passes through unchanged. None: the first half does.
         net: Makes the network, called as ``net((kept + H,), (D - kept, 2))`` with the number of elements that are
             kept; `functools.partial` sets its options.
         bound: Bound of the log-scales s, smooth and both ways; 3 lets an element shrink or grow by a factor of 20.

@@ -3,6 +3,7 @@
 """The base of couplings: some elements pass through unchanged, and say how the others are mapped."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ class Coupling(FlowTransform):
         dim: Number of dimensions D.
         elementwise: The map E of one element.
         context_dim: Size H of a context h, which the network sees beside the elements; None for none.
-        mask: For each dimension, whether it passes through unchanged. None: the first, third, fifth ... do.
+        mask: For each dimension, whether it passes through unchanged. None: the first half does, the smaller one of
+            an odd number, so that a reversal of the order moves every element.
         net: Makes the network, called as ``net((kept + H,), (D - kept, size))`` with the number of elements that are
             kept and the number of raw numbers that an element needs; `functools.partial` sets its options.
 
@@ -38,7 +40,8 @@ class Coupling(FlowTransform):
             where there is no context either.
     """
 
-    order: Tensor
+    kept: Tensor
+    moved: Tensor
     back: Tensor
 
     def __init__(
@@ -53,9 +56,10 @@ class Coupling(FlowTransform):
         super().__init__(dim, context_dim=context_dim)
         mask = self._checked(mask)
         kept, moved = ([i for i in range(dim) if mask[i] is side] for side in (True, False))
-        self.register_buffer("order", torch.tensor(kept + moved))  # the mask is in the state_dict, as indices
+        self.register_buffer("kept", torch.tensor(kept, dtype=torch.long))  # the mask is in the state_dict, as indices
+        self.register_buffer("moved", torch.tensor(moved, dtype=torch.long))
         self.register_buffer("back", torch.tensor(kept + moved).argsort())
-        self.sizes = [len(kept), len(moved)]
+        self.ordered = kept + moved == list(range(dim))
         self.elementwise = elementwise
         self.net = net((len(kept) + (self.context_dim or 0),), (len(moved), elementwise.size))
         self._start_as_identity(len(moved) * elementwise.size)
@@ -73,18 +77,23 @@ class Coupling(FlowTransform):
         return self._join(kept, *self.elementwise.inverse_and_logdet(moved, raw))
 
     def _split(self, x: Tensor, context: Parameters) -> tuple[Tensor, Tensor, Tensor]:
-        kept, moved = x.index_select(-1, self.order).split(self.sizes, -1)
+        if self.ordered:
+            kept, moved = x.split([len(self.kept), len(self.moved)], -1)
+        else:
+            kept, moved = x.index_select(-1, self.kept), x.index_select(-1, self.moved)
         seen = torch.cat([kept, *(h.expand(*x.shape[:-1], -1) for h in context)], -1) if context else kept
         return kept, moved, self.net(seen)
 
     def _join(self, kept: Tensor, moved: Tensor, logdet: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.cat([kept, moved], -1).index_select(-1, self.back), logdet.sum(-1)
+        y = torch.cat([kept, moved], -1)
+        return y if self.ordered else y.index_select(-1, self.back), logdet.sum(-1)
 
     def _checked(self, mask: Sequence[bool] | None) -> list[bool]:
         name = f"{type(self).__name__}(dim={self.dim})"
-        every_other = [i % 2 == 0 for i in range(self.dim)]
-        values = every_other if mask is None else [bool(value) for value in mask]
-        example = f"as in mask={every_other}" if self.dim > 1 else "as in mask=[False] together with a context_dim"
+        first_half = [i < self.dim // 2 for i in range(self.dim)]
+        values = first_half if mask is None else [bool(value) for value in mask]
+        example = f"as in mask=[i % 2 == 0 for i in range({self.dim})]"
+        example = example if self.dim > 1 else "as in mask=[False] together with a context_dim"
         if len(values) != self.dim:
             raise ValueError(
                 f"{name} got a mask of {len(values)} values: it needs {self.dim}, one for each dimension, {example}."
@@ -100,6 +109,10 @@ class Coupling(FlowTransform):
                 f"must be a context, {example}."
             )
         return values
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- torch's signature
+        super()._load_from_state_dict(*args, **kwargs)
+        self.ordered = bool((self.back[1:] > self.back[:-1]).all())
 
     @torch.no_grad()
     def _start_as_identity(self, outputs: int) -> None:

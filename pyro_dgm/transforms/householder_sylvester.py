@@ -63,8 +63,10 @@ class HouseholderSylvester(Sylvester):
 
     def into_frame(self, rows: Tensor, frame: Frame) -> Tensor:
         """Give Q^T x for every row."""
-        return reflect_back(rows, frame)
+        u, w = frame
+        return reflect_back(rows, (u, w))
 
     def out_of_frame(self, rows: Tensor, frame: Frame) -> Tensor:
         """Give Q t for every row."""
-        return reflect(rows, frame)
+        u, w = frame
+        return reflect(rows, (u, w))

@@ -119,8 +119,14 @@ class Planar(FlowTransform):
         if self.activation.value is torch.tanh:
             return solve_tanh(c, a)
 
+        least, steepest = determinants
+
         def function(z: Tensor) -> tuple[Tensor, Tensor]:
-            return z + c * self.activation.value(z), self._slope(z, determinants)
+            """Give z + c h(z), arranged so that it still increases where h is linear and 1 + c h' below eps."""
+            h = self.activation.value(z)
+            falling = steepest * z + c * (h - self.activation.steepest * z)
+            rising = least * z + c * (h - self.activation.least * z)
+            return torch.where(c < 0, falling, rising), self._slope(z, determinants)
 
         return attach_gradients(function, solve_increasing(function, a), a)
 

@@ -44,16 +44,23 @@ def reflections(vectors: Float[Tensor, "*batch count dim"]) -> Reflections:
 def reflect(x: Float[Tensor, "*rows dim"], compact: Reflections) -> Float[Tensor, "*rows dim"]:
     """Give Q x for every row of x, shape ``(N, D)``, or ``(*batch, N, D)`` for U and W of shape ``(*batch, K, D)``."""
     u, w = compact
-    return x - (x @ w.mT) @ u
+    return _minus(x, x @ w.mT, u)
 
 
 def reflect_back(x: Float[Tensor, "*rows dim"], compact: Reflections) -> Float[Tensor, "*rows dim"]:
     """Give Q^T x, the inverse of Q, for every row of x; shapes as for :func:`reflect`."""
     u, w = compact
-    return x - (x @ u.mT) @ w
+    return _minus(x, x @ u.mT, w)
 
 
 def reflection_matrix(compact: Reflections) -> Float[Tensor, "*batch dim dim"]:
     """Multiply Q out, shape ``(*batch, D, D)``."""
     u, w = compact
     return torch.eye(u.shape[-1], dtype=u.dtype, device=u.device) - u.mT @ w
+
+
+def _minus(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Give x - a b, in one operation where there is one."""
+    if x.dim() == b.dim() == 3 and len(x) == len(b):
+        return torch.baddbmm(x, a, b, alpha=-1)
+    return torch.addmm(x, a, b, alpha=-1) if x.dim() == 2 else x - a @ b

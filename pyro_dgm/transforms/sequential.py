@@ -4,9 +4,9 @@ r"""An autoregressive map solved one dimension after the other, every unit of it
 
 To solve :math:`w_i = P(v_i; r_i(v_{<i}))` for v, the numbers r of an element need the elements before it. Run naively
 that is one pass of the network for each dimension. But a hidden unit of degree m sees the first m elements only, so it
-can be computed for good as soon as these are known: all D dimensions together cost one pass. The gradient of the
-solution solves a triangular system, which is the same thing run backwards through the network: the adjoint of a unit is
-known as soon as those of the elements that it reaches are. Both are one function, `sweep`.
+can be computed for good as soon as these are known: all D dimensions together take the arithmetic of one pass. The
+gradient of the solution solves a triangular system, which is the same thing run backwards through the network: the
+adjoint of a unit is known as soon as those of the elements that it reaches are. Both are one function, `sweep`.
 """
 
 from collections.abc import Callable, Sequence

@@ -20,7 +20,7 @@ class SplineCoupling(Coupling):
     Args:
         dim: Number of dimensions D.
         context_dim: Size H of a context, which the network sees beside the elements; None for none.
-        mask: For each dimension, whether it passes through unchanged. None: the first, third, fifth ... do.
+        mask: For each dimension, whether it passes through unchanged. None: the first half does.
         net: Makes the network, called as ``net((kept + H,), (D - kept, 3 * bins - 1))`` with the number of elements
             that are kept; `functools.partial` sets its options.
         bins: Number of bins of a spline.

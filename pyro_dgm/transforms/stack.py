@@ -33,7 +33,7 @@ class Stack(Compose):
         depth: Number of flows that it makes.
         between: What stands between two flows: ``"reverse"``, a ``"random"`` permutation, which is in the state_dict,
             ``"lu"``, which is a random permutation times a learned matrix that starts as the identity, or None. With
-            ``"reverse"`` and an odd D, couplings would leave the same elements unchanged for ever: an error.
+            ``"reverse"`` or None, couplings of some masks would leave the same elements unchanged for ever: an error.
         context_dim: Size H of a context, which goes to every flow; the permutations and matrices between take none.
 
     Raises:

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""Run a network whose outputs are its next inputs, every unit once: what makes sequential flows cost one pass."""
+"""Run a network whose outputs are its next inputs, computing every unit once."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise

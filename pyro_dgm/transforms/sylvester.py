@@ -95,8 +95,8 @@ class Sylvester(FlowTransform):
         r, r_tilde = below * first.tanh(), below * second.tanh()
         up, down = (2 * first).sigmoid() * (2 * second).sigmoid(), (-2 * first).sigmoid() * (-2 * second).sigmoid()
         gap = (1 - below**2) + 2 * below**2 * (up + down)
-        inner = triangles.mT * self.strict + torch.diag_embed(r_tilde)
-        outer = (triangles * self.strict + torch.diag_embed(r)).mT
+        inner = torch.addcmul(torch.diag_embed(r_tilde), triangles.mT, self.strict)
+        outer = torch.addcmul(torch.diag_embed(r), triangles, self.strict).mT
         frames = self.frames(*values)
         if shift.dim() == 2 and frames:  # all data share them
             inner, outer, frames = self.out_of_frame(inner, frames), self.out_of_frame(outer, frames), ()
@@ -138,10 +138,10 @@ def _maps(vectors: Sequence[Tensor], matrices: Sequence[Tensor]) -> list[tuple[T
     return list(zip(*(v.unbind(-2) for v in vectors), *(m.unbind(-3) for m in matrices), strict=True))
 
 
-def _logdet(hidden: Sequence[Tensor], product: Tensor, gap: Tensor) -> Tensor:
+def _logdet(hidden: list[Tensor], product: Tensor, gap: Tensor) -> Tensor:
     """Give the sum of log(1 + c (1 - t^2)) over all maps, as log(gap - c t^2)."""
-    square = torch.stack(hidden, -2).square()
-    return torch.addcmul(gap.unsqueeze(-3), square, -product.unsqueeze(-3)).log().sum((-2, -1))
+    t = torch.stack(hidden, -2)
+    return torch.addcmul(gap.unsqueeze(-3), t * t, -product.unsqueeze(-3)).log().sum((-2, -1))
 
 
 def _rows(x: Tensor, shift: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from pyro_dgm.infer import ELBO, IWAE
 from pyro_dgm.models import VAE
 from pyro_dgm.nn import MLP
 from pyro_dgm.transforms import (
-    ActNorm,
     AffineCoupling,
     Compose,
     HouseholderSylvester,
@@ -43,10 +42,12 @@ FLOWS = {
     "IAF": partial(Stack, flow=partial(InverseAutoregressive, hidden=(8,)), depth=2),
     "coupling": partial(Stack, flow=AffineCoupling, depth=2),
     "composed": lambda dim, context_dim: Compose([Planar(dim, context_dim=context_dim), Permute(range(dim)[::-1])]),
-    "shared by all data": ActNorm,
+    "shared by all data": lambda dim: Radial(dim),
     "shared by all data, composed": lambda dim: Compose([Planar(dim), LULinear(dim)]),
     "stock, shared": lambda dim: stock.AffineAutoregressive(pyro.nn.AutoRegressiveNN(dim, [5])),
-    "stock, amortised": lambda dim, context_dim: stock.ConditionalPlanar(nn.Linear(context_dim, 2 * dim + 1)),
+    "stock, amortised": lambda dim, context_dim: stock.ConditionalPlanar(
+        pyro.nn.DenseNN(context_dim, [5], (1, dim, dim))
+    ),
 }
 OWN = {name: flow for name, flow in FLOWS.items() if not name.startswith("stock")}
 
@@ -113,18 +114,17 @@ def test_a_bound_never_exceeds_log_p(name):
     story = LinearGaussian()
     head = FlowPosterior(2, flow=OWN[name], context=4).double()
     x = story.data(5)
-    exact = story.log_prob(x)
     for bound in (ELBO(), IWAE(10)):
         with torch.no_grad():
-            values = torch.stack([bound.per_datum(*guided(head, story), x) for _ in range(100)])
-        assert not_above(values, exact)
+            values = bound.per_datum(*guided(head, story), x.repeat(300, 1)).reshape(300, 5)
+        assert not_above(values, story.log_prob(x))
 
 
 def test_a_linear_flow_finds_the_posterior_of_a_linear_model():
     """Its posterior has one full covariance for all data: no diagonal one will do."""
     torch.manual_seed(0)
     story = LinearGaussian()
-    x = story.data(200)
+    x = story.data(100)
     exact = story.log_prob(x).detach()
     gaps = {}
     for name, posterior in {
@@ -134,7 +134,7 @@ def test_a_linear_flow_finds_the_posterior_of_a_linear_model():
     }.items():
         head = posterior().double()
         model, guide = guided(head, story)
-        optimizer = torch.optim.Adam(head.parameters(), lr=3e-2)
+        optimizer = torch.optim.Adam(head.parameters(), lr=5e-2)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 600)
         for _ in range(600):
             optimizer.zero_grad()
@@ -143,7 +143,7 @@ def test_a_linear_flow_finds_the_posterior_of_a_linear_model():
             schedule.step()
         with torch.no_grad():
             gaps[name] = (exact - ELBO(num_particles=100).per_datum(model, guide, x)).mean().item()
-    assert gaps["diagonal"] > 0.05
+    assert gaps["diagonal"] > 0.2
     assert gaps["learned"] == pytest.approx(0, abs=2e-3)
     assert gaps["amortised"] == pytest.approx(0, abs=1e-2)
 

@@ -31,11 +31,11 @@ FLOWS = {
     "planar": partial(Planar, depth=2),
     "H-SNF": partial(HouseholderSylvester, depth=2, reflections=2),
     "MAF": partial(MaskedAutoregressive, hidden=(8,)),
-    "RealNVP": partial(Stack, flow=AffineCoupling, depth=2),
+    "RealNVP": partial(Stack, flow=AffineCoupling, depth=2, between="lu"),
     "spline coupling": SplineCoupling,
     "spline autoregressive": SplineAutoregressive,
     "linear": LULinear,
-    "stock": lambda dim: stock.AffineAutoregressive(pyro.nn.AutoRegressiveNN(dim, [5])),
+    "stock": lambda dim: stock.affine_coupling(dim, hidden_dims=[5]),
 }
 
 
@@ -48,16 +48,16 @@ def flow(request):
 def shaken(prior):
     """Random parameters: initial ones are often those of the identity."""
     for parameter in prior.parameters():
-        parameter.data += 0.3 * torch.randn_like(parameter)
+        parameter.data += 0.1 * torch.randn_like(parameter)
     return prior
 
 
 def test_it_integrates_to_one(flow):
     prior = shaken(FlowPrior(2, flow=flow)).double()
-    grid = torch.linspace(-12, 12, 401, dtype=torch.float64)
+    grid = torch.linspace(-8, 8, 301, dtype=torch.float64)
     with torch.no_grad():
         density = prior().log_prob(torch.cartesian_prod(grid, grid)).exp()
-    assert density.sum().item() * (24 / 400) ** 2 == pytest.approx(1, abs=5e-3)
+    assert density.sum().item() * (16 / 300) ** 2 == pytest.approx(1, abs=5e-3)
 
 
 def test_it_scores_what_it_draws(flow):

@@ -49,7 +49,7 @@ def stirred(model, scale=0.5):
 
 
 def jacobian_log_prob(model, x):
-    """log p(x) by autograd's Jacobian of the inverse."""
+    """Log p(x) by autograd's Jacobian of the inverse."""
     flow = lambda y: model.flow.inverse_and_logdet(y)[0]  # noqa: E731
     rows = [torch.autograd.functional.jacobian(flow, row).slogdet().logabsdet for row in x]
     return dist.Normal(0.0, 1.0).expand((x.shape[-1],)).to_event(1).log_prob(flow(x)) + torch.stack(rows)
@@ -260,7 +260,7 @@ def test_copies_and_devices(device):
         ({"shape": (3,), "flow": lambda dim: LULinear(2)}, "must make a flow of 3 elements without a context"),
         ({"shape": (3,), "flow": partial(Planar, context_dim=2)}, "without a context"),
         ({"shape": (3,), "flow": LULinear(3)}, "not a flow itself"),
-        ({"shape": (3,), "flow": lambda dim: nn.Linear(dim, dim)}, "got a flow that makes Linear"),
+        ({"shape": (3,), "flow": lambda dim: nn.Linear(dim, dim)}, "makes Linear"),
     ],
 )
 def test_what_is_no_flow_model_is_an_error(options, message):

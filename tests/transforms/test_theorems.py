@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Theorems about flows: how they compose, what their divergences are, and which of them are special cases of others."""
 
-import math
 from functools import partial
 
 import pytest
@@ -15,14 +14,20 @@ from pyro_dgm.nn import MLP
 from pyro_dgm.transforms import (
     AffineCoupling,
     Compose,
+    HouseholderSylvester,
     InverseAutoregressive,
     Invert,
     LULinear,
     MaskedAutoregressive,
+    OrthogonalSylvester,
+    Planar,
     QRLinear,
+    TriangularSylvester,
 )
 from pyro_dgm.transforms.autoregressive import Autoregressive
 from pyro_dgm.transforms.elementwise import Elementwise
+from pyro_dgm.transforms.orthogonalize import orthogonalize
+from pyro_dgm.transforms.reflections import reflection_matrix, reflections
 from tests.cases import TRANSFORMS
 from tests.transforms.random_flows import (
     build,
@@ -232,9 +237,62 @@ def test_what_a_coupling_keeps_it_keeps(name):
     assert torch.equal(flow.inverse(x)[0][:, kept], x[:, kept])
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("build_one", "direction"),
+    [
+        (lambda: OrthogonalSylvester(4, bottleneck=1), lambda flow: orthogonalize(flow.values.directions)[0, :, 0]),
+        (lambda: HouseholderSylvester(1, reflections=1), lambda flow: -torch.ones(1).double()),
+        (lambda: TriangularSylvester(1), lambda flow: torch.ones(1).double()),
+    ],
+    ids=["orthogonal", "Householder", "triangular"],
+)
+def test_planar_with_parallel_vectors_is_sylvester_with_one_direction(build_one, direction, sign):
+    """With w = r' q and u = r q (van den Berg et al. 2018, section 3)."""
+    sylvester = randomise(build_one()).double()
+    with torch.no_grad():
+        sylvester.values.diagonal.copy_(sign * sylvester.values.triangles[..., 0].sign() * 1.3)
+        q = direction(sylvester)
+        r, r_tilde = sylvester.values.triangles.flatten().tanh(), sylvester.values.diagonal.flatten().tanh()
+        along = r * r_tilde if sign > 0 else (r * r_tilde).log1p()  # what Planar turns into w^T u = r r'
+        planar = Planar(sylvester.dim).double()
+        planar.values.w.copy_(r_tilde * q)
+        planar.values.u.copy_(along / r_tilde * q)
+        planar.values.b.copy_(sylvester.values.shift[0])
+    x = 2 * noise(20, sylvester.dim)
+    close(planar.forward_and_logdet(x), sylvester.forward_and_logdet(x))
+    close(planar.inverse_and_logdet(x), sylvester.inverse_and_logdet(x))
+
+
+def test_the_three_sylvester_flows_are_one_formula_with_three_frames():
+    """With all D directions: those of H are a product of reflections, those of T the axes."""
+    householder = randomise(HouseholderSylvester(4, reflections=3)).double()
+    triangular = randomise(TriangularSylvester(4)).double()
+    frames = [reflection_matrix(reflections(householder.values.vectors.detach())), torch.eye(4).double().unsqueeze(0)]
+    x = noise(20, 4)
+    for flow, frame in zip((householder, triangular), frames, strict=True):
+        orthogonal = OrthogonalSylvester(4, bottleneck=4).double()
+        shared = {name: value for name, value in flow.state_dict().items() if "vectors" not in name}
+        orthogonal.load_state_dict({**shared, "values.directions": frame})
+        close(orthogonal.forward_and_logdet(x), flow.forward_and_logdet(x))
+        close(orthogonal.inverse_and_logdet(x), flow.inverse_and_logdet(x))
+
+
 def test_what_preserves_volume_says_so():
     x = noise(5, 4)
-    for name in ("AdditiveCoupling", "Permute"):
+    for name in ("AdditiveCoupling", "Householder", "Permute"):
         assert random_flow((name, False)).forward(x)[1].abs().max() == 0
-    y = random_flow(("Permute", False)).forward(x)[0]
-    assert math.isclose(y.norm(), x.norm())
+
+
+@pytest.mark.parametrize("name", ["Householder", "Householder (one reflection)", "Permute"])
+def test_what_turns_preserves_lengths_and_angles(name):
+    flow, x, other = random_flow((name, False)), noise(5, 4), noise(5, 4)
+    y, turned = flow.forward(x)[0], flow.forward(other)[0]
+    close(torch.linalg.vecdot(y, turned), torch.linalg.vecdot(x, other))
+    close(torch.linalg.vecdot(y, y), torch.linalg.vecdot(x, x))
+
+
+def test_one_reflection_is_its_own_inverse():
+    flow, x = random_flow(("Householder (one reflection)", False)), noise(5, 4)
+    close(flow.forward(x), flow.inverse(x))
+    close(jacobian(lambda v: flow.forward(v)[0], x).det(), -torch.ones(5).double())

@@ -18,12 +18,18 @@ from pyro import nn as pyro_nn
 from pyro.distributions import transforms as pyro
 from torch import Tensor, nn, randperm
 from torch.nn import functional
+from zuko.flows.autoregressive import MaskedAutoregressiveTransform
+from zuko.flows.coupling import GeneralCouplingTransform
 
 from pyro_dgm import transforms as ours
 from pyro_dgm.nn import MLP
 
+Families = dict[str, dict[str, "Callable[[], Entry]"]]
 Pair = Callable[[Tensor], tuple[Tensor, Tensor]]
 HIDDEN, BINS, TAIL = (128, 128), 8, 3.0
+RQS = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(BINS,), (BINS,), (BINS - 1,)]}
+SPLINE = {"num_bins": BINS, "tails": "linear", "tail_bound": TAIL}
+MASKED = {"use_residual_blocks": False, "hidden_features": HIDDEN[0], "num_blocks": 1}
 
 
 class WithoutContext(NFlowsMLP):
@@ -95,12 +101,13 @@ def of_normflows(*parts: Any, invertible: bool = True) -> Entry:
     return Entry(nn.ModuleList(parts), forward, inverse if invertible else None)
 
 
-def flows(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
+def flows(dim: int) -> Families:
     """Name every flow with its constructors by library; ours is first."""
-    return {**_stacks(dim), **_couplings(dim), **_autoregressive(dim), **_linear(dim)}
+    families = (_stacks, _couplings, _spline_coupling, _autoregressive, _spline_autoregressive, _linear, _norms)
+    return {name: libraries for family in families for name, libraries in family(dim).items()}
 
 
-def _stacks(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
+def _stacks(dim: int) -> Families:
     sylvester = partial(pyro.Sylvester, dim, 8)
     return {
         "Planar x16": {
@@ -133,34 +140,34 @@ def _stacks(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
     }
 
 
-def _couplings(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
+def _couplings(dim: int) -> Families:
     half, net = dim // 2, partial(MLP, hidden=HIDDEN)
     mask = [i % 2 for i in range(dim)]
-    spline = {"num_bins": BINS, "tails": "linear", "tail_bound": TAIL}
 
-    def zuko_coupling(**kwargs: Any) -> Entry:
-        from zuko.flows.coupling import GeneralCouplingTransform
-
-        return of_zuko(GeneralCouplingTransform(dim, hidden_features=HIDDEN, **kwargs))
-
-    rqs = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(BINS,), (BINS,), (BINS - 1,)]}
     return {
         "AdditiveCoupling": {
             "pyro_dgm": lambda: mine(ours.AdditiveCoupling(dim, net=net)),
             "nflows": lambda: of_nflows(nflows.AdditiveCouplingTransform(mask, WithoutContext)),
-            "zuko": lambda: zuko_coupling(univariate=zuko.transforms.AdditiveTransform, shapes=[()]),
+            "zuko": lambda: _zuko_coupling(dim, univariate=zuko.transforms.AdditiveTransform, shapes=[()]),
         },
         "AffineCoupling": {
             "pyro_dgm": lambda: mine(ours.AffineCoupling(dim, net=net)),
             "pyro": lambda: of_pyro(
                 pyro.AffineCoupling(half, pyro_nn.DenseNN(half, list(HIDDEN), [half, half])), invertible=True
             ),
-            "zuko": zuko_coupling,
+            "zuko": lambda: _zuko_coupling(dim),
             "nflows": lambda: of_nflows(nflows.AffineCouplingTransform(mask, WithoutContext)),
             "normflows": lambda: of_normflows(
                 normflows.flows.AffineCouplingBlock(normflows.nets.MLP([half, *HIDDEN, dim], init_zeros=True))
             ),
         },
+    }
+
+
+def _spline_coupling(dim: int) -> Families:
+    half, net = dim // 2, partial(MLP, hidden=HIDDEN)
+    mask = [i % 2 for i in range(dim)]
+    return {
         "SplineCoupling": {
             "pyro_dgm": lambda: mine(ours.SplineCoupling(dim, net=net)),
             "pyro": lambda: of_pyro(
@@ -175,9 +182,9 @@ def _couplings(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
                 ),
                 invertible=True,
             ),
-            "zuko": lambda: zuko_coupling(**rqs),
+            "zuko": lambda: _zuko_coupling(dim, **RQS),
             "nflows": lambda: of_nflows(
-                nflows.PiecewiseRationalQuadraticCouplingTransform(mask, WithoutContext, **spline)
+                nflows.PiecewiseRationalQuadraticCouplingTransform(mask, WithoutContext, **SPLINE)
             ),
             "normflows": lambda: of_normflows(
                 normflows.flows.CoupledRationalQuadraticSpline(dim, 1, HIDDEN[0], num_bins=BINS, tail_bound=TAIL)
@@ -186,46 +193,36 @@ def _couplings(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
     }
 
 
-def _autoregressive(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
-    def zuko_masked(**kwargs: Any) -> Entry:
-        from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-
-        return of_zuko(MaskedAutoregressiveTransform(dim, hidden_features=HIDDEN, **kwargs))
-
-    def pyro_made(*sizes: int) -> nn.Module:
-        return pyro_nn.AutoRegressiveNN(dim, list(HIDDEN), param_dims=sizes)
-
-    def pyro_affine() -> Entry:
-        return of_pyro(pyro.AffineAutoregressive(pyro_made(1, 1)), invertible=True)
-
-    rqs = {"univariate": zuko.transforms.MonotonicRQSTransform, "shapes": [(BINS,), (BINS,), (BINS - 1,)]}
-    width = {"hidden_features": HIDDEN[0], "num_blocks": 1}
-    masked = {"use_residual_blocks": False, **width}
-    spline = {"num_bins": BINS, "tails": "linear", "tail_bound": TAIL}
+def _autoregressive(dim: int) -> Families:
+    masked_affine = {
+        "pyro": lambda: of_pyro(pyro.AffineAutoregressive(_pyro_made(dim, 1, 1)), invertible=True),
+        "zuko": lambda: _zuko_masked(dim),
+        "nflows": lambda: of_nflows(nflows.MaskedAffineAutoregressiveTransform(dim, **MASKED)),
+        "normflows": lambda: of_normflows(normflows.flows.MaskedAffineAutoregressive(dim, **MASKED)),
+    }
     return {
         "MaskedAutoregressive": {
             "pyro_dgm": lambda: mine(ours.MaskedAutoregressive(dim, hidden=HIDDEN)),
-            "pyro": pyro_affine,
-            "zuko": zuko_masked,
-            "nflows": lambda: of_nflows(nflows.MaskedAffineAutoregressiveTransform(dim, **masked)),
-            "normflows": lambda: of_normflows(normflows.flows.MaskedAffineAutoregressive(dim, **masked)),
+            **masked_affine,
         },
         "InverseAutoregressive": {
             "pyro_dgm": lambda: mine(ours.InverseAutoregressive(dim, hidden=HIDDEN)),
-            "pyro": pyro_affine,
-            "zuko": zuko_masked,
-            "nflows": lambda: of_nflows(nflows.MaskedAffineAutoregressiveTransform(dim, **masked)),
-            "normflows": lambda: of_normflows(normflows.flows.MaskedAffineAutoregressive(dim, **masked)),
+            **masked_affine,
         },
+    }
+
+
+def _spline_autoregressive(dim: int) -> Families:
+    return {
         "SplineAutoregressive": {
             "pyro_dgm": lambda: mine(ours.SplineAutoregressive(dim, hidden=HIDDEN)),
             "pyro": lambda: of_pyro(
-                pyro.SplineAutoregressive(dim, pyro_made(BINS, BINS, BINS - 1), BINS, TAIL, order="quadratic"),
+                pyro.SplineAutoregressive(dim, _pyro_made(dim, BINS, BINS, BINS - 1), BINS, TAIL, order="quadratic"),
                 invertible=True,
             ),
-            "zuko": lambda: zuko_masked(**rqs),
+            "zuko": lambda: _zuko_masked(dim, **RQS),
             "nflows": lambda: of_nflows(
-                nflows.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(dim, **masked, **spline)
+                nflows.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(dim, **MASKED, **SPLINE)
             ),
             "normflows": lambda: _turned(
                 normflows.flows.AutoregressiveRationalQuadraticSpline(dim, 1, HIDDEN[0], num_bins=BINS, tail_bound=TAIL)
@@ -233,13 +230,12 @@ def _autoregressive(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
         },
         "NeuralAutoregressive, 8 units": {
             "pyro_dgm": lambda: mine(ours.NeuralAutoregressive(dim, hidden=HIDDEN, units=8)),
-            "pyro": lambda: of_pyro(pyro.NeuralAutoregressive(pyro_made(8, 8, 8), hidden_units=8)),
+            "pyro": lambda: of_pyro(pyro.NeuralAutoregressive(_pyro_made(dim, 8, 8, 8), hidden_units=8)),
         },
     }
 
 
-def _linear(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
-    order = randperm(dim)
+def _linear(dim: int) -> Families:
     return {
         "LULinear": {
             "pyro_dgm": lambda: mine(ours.LULinear(dim)),
@@ -250,6 +246,12 @@ def _linear(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
             "pyro_dgm": lambda: mine(ours.QRLinear(dim, reflections=8)),
             "nflows": lambda: of_nflows(nflows.QRLinear(dim, 8)),
         },
+    }
+
+
+def _norms(dim: int) -> Families:
+    order = randperm(dim)
+    return {
         "ActNorm": {
             "pyro_dgm": lambda: mine(ours.ActNorm(dim)),
             "nflows": lambda: of_nflows(nflows.ActNorm(dim)),
@@ -266,6 +268,18 @@ def _linear(dim: int) -> dict[str, dict[str, Callable[[], Entry]]]:
             "nflows": lambda: of_nflows(nflows.Permutation(order)),
         },
     }
+
+
+def _zuko_coupling(dim: int, **kwargs: Any) -> Entry:
+    return of_zuko(GeneralCouplingTransform(dim, hidden_features=HIDDEN, **kwargs))
+
+
+def _zuko_masked(dim: int, **kwargs: Any) -> Entry:
+    return of_zuko(MaskedAutoregressiveTransform(dim, hidden_features=HIDDEN, **kwargs))
+
+
+def _pyro_made(dim: int, *sizes: int) -> nn.Module:
+    return pyro_nn.AutoRegressiveNN(dim, list(HIDDEN), param_dims=sizes)
 
 
 def _turned(flow: nn.Module) -> Entry:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pyro_dgm import plots
 from pyro_dgm.cli.measure import Program
 from pyro_dgm.data import Dataset, Split
-from pyro_dgm.evaluate import active_units, dream, embed, random_subset, reconstruct, traverse
+from pyro_dgm.evaluate import active_units, dream, elbo_terms, embed, random_subset, reconstruct, traverse
 from pyro_dgm.train import History
 
 SAMPLES, SHOWN, WALKS, POINTS = 64, 20, 10, 1000
@@ -33,13 +33,13 @@ def draw_all(program: Program, data: Dataset, folder: Path, history: History, *,
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Callable[[], Figure]] = {"learning_curve": lambda: _curve(history, warmup_end)}
-    if is_image(data.description.shape):
-        pictures |= {
-            "samples": lambda: samples_sheet(program, data.description.levels),
-            "reconstructions": lambda: _reconstructions(program, data),
-            "traversal": lambda: _traversal(program, data),
-        }
-    if data.test.labels is not None:
+    has_latent = bool(elbo_terms(program.model, program.guide, data.test.x[:1]).kl)
+    if is_image(data.description.shape) and (levels := data.description.levels) is not None:
+        pictures["samples"] = lambda: samples_sheet(program, levels)
+        if has_latent:
+            pictures["reconstructions"] = lambda: _reconstructions(program, data, levels)
+            pictures["traversal"] = lambda: _traversal(program, data, levels)
+    if has_latent and data.test.labels is not None:
         pictures["latent"] = lambda: _latent(program, data)
     return list(_drawn(pictures, folder))
 
@@ -76,12 +76,12 @@ def _some(data: Dataset, size: int) -> Split:
     return data.test[index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]]
 
 
-def _reconstructions(program: Program, data: Dataset) -> Figure:
+def _reconstructions(program: Program, data: Dataset, levels: int) -> Figure:
     x = _some(data, SHOWN).x
-    return plots.reconstructions(x, reconstruct(program.model, program.guide, x), levels=data.description.levels)
+    return plots.reconstructions(x, reconstruct(program.model, program.guide, x), levels=levels)
 
 
-def _traversal(program: Program, data: Dataset) -> Figure:
+def _traversal(program: Program, data: Dataset, levels: int) -> Figure:
     """Walk from one test image's code along the coordinates that vary most over the data."""
     some = _some(data, POINTS).x
     site, variances = next(iter(active_units(program.model, program.guide, some).variances.items()))
@@ -89,7 +89,7 @@ def _traversal(program: Program, data: Dataset) -> Figure:
     z = embed(program.guide, some[:1], site=site)[0].flatten()
     grid = traverse(program.model, z, dims=dims, latent=site)
     names = [f"$z_{{{dim + 1}}}$" for dim in dims]
-    return plots.traversal(grid, levels=data.description.levels, values=(-3, -2, -1, 0, 1, 2, 3), names=names)
+    return plots.traversal(grid, levels=levels, values=(-3, -2, -1, 0, 1, 2, 3), names=names)
 
 
 def _latent(program: Program, data: Dataset) -> Figure:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure a model on one split and lay the numbers out for people and for JSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -31,61 +31,63 @@ class Measures:
 
     Attributes:
         terms: The -ELBO and its parts.
-        units: The active units.
+        units: The active units, if anything is latent.
         nll: The negative log-likelihood by importance sampling, if it was asked for.
         shape: Shape of one datum, for bits per dimension.
     """
 
     terms: ElboTerms
-    units: ActiveUnits
+    units: ActiveUnits | None
     nll: Estimate | None
     shape: tuple[int, ...]
 
     @property
-    def kl(self) -> Estimate:
-        """The KL terms of all latent variables together."""
+    def kl(self) -> Estimate | None:
+        """The KL terms of all latent variables together, if there are any."""
         parts = list(self.terms.kl.values())
-        return Estimate(
-            "KL =", sum(part.values for part in parts[1:]) + parts[0].values, method=parts[0].method, noun=parts[0].noun
-        )
+        if not parts:
+            return None
+        return replace(parts[0], name="KL =", values=sum(part.values for part in parts[1:]) + parts[0].values)
 
     @property
     def gap(self) -> Estimate | None:
         """What the posterior costs: -ELBO less NLL, datum by datum; it lies below the inference gap, -ELBO + log p."""
-        if self.nll is None:
+        if self.nll is None or self.units is None:
             return None
         terms = self.terms.negative_elbo
         method = f"-ELBO of {terms.method} less NLL of {self.nll.method}"
         return Estimate("gap =", terms.values - self.nll.values, method=method, noun=terms.noun)
 
     @property
-    def bits_per_dim(self) -> Estimate:
-        """The best bound that was measured, in bits per dimension."""
+    def bits_per_dim(self) -> Estimate | None:
+        """The best bound that was measured, in bits per dimension; none where data are real numbers."""
         best = self.nll or self.terms.negative_elbo
-        return best.to_bits_per_dim(self.shape)
+        return None if best.density else best.to_bits_per_dim(self.shape)
 
     @property
     def estimates(self) -> dict[str, Estimate]:
         """The numbers that are means over data, under the names that recipes use."""
-        optional = {"nll": self.nll, "gap": self.gap}
-        return {
-            **{key: estimate for key, estimate in optional.items() if estimate is not None},
-            "negative_elbo": self.terms.negative_elbo,
+        elbo = self.terms.negative_elbo
+        found = {
+            "nll": self.nll,
+            "gap": self.gap,
+            "negative_elbo": elbo,
             "reconstruction": self.terms.reconstruction,
             "kl": self.kl,
             "bits_per_dim": self.bits_per_dim,
-            "negative_elbo_bits_per_dim": self.terms.negative_elbo.to_bits_per_dim(self.shape),
+            "negative_elbo_bits_per_dim": None if elbo.density else elbo.to_bits_per_dim(self.shape),
         }
+        return {key: estimate for key, estimate in found.items() if estimate is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers for a JSON file, under the names that recipes use."""
         found = {key: estimate.as_dict() for key, estimate in self.estimates.items()}
-        return {**found, "active_units": self.units.as_dict()}
+        return found if self.units is None else {**found, "active_units": self.units.as_dict()}
 
     def __str__(self) -> str:
         """One line for each number, the most important first."""
-        first, last = ([str(self.nll)], [str(self.gap)]) if self.nll else ([], [])
-        return "\n".join([*first, str(self.terms), *last, str(self.bits_per_dim), str(self.units)])
+        lines = (self.nll, self.terms, self.gap, self.bits_per_dim, self.units)
+        return "\n".join(str(line) for line in lines if line is not None)
 
 
 def measure(
@@ -109,8 +111,9 @@ def measure(
     """
     pair = (program.model, program.guide)
     terms = elbo_terms(*pair, x, num_samples=elbo_samples, num_data=num_data, seed=seed)
-    units = active_units(*pair, x, num_samples=MEAN_SAMPLES, num_data=num_data, seed=seed, batch_size=1000)
-    nll = None
+    units = nll = None
+    if terms.kl:
+        units = active_units(*pair, x, num_samples=MEAN_SAMPLES, num_data=num_data, seed=seed, batch_size=1000)
     if num_samples is not None:
         nll = log_likelihood(*pair, x, num_samples=num_samples, num_data=num_data, seed=seed)
     return Measures(terms, units, nll, tuple(x.shape[1:]))

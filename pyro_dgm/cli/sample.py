@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verb ``sample``: let a trained run dream."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ HELP = """usage: pyro-dgm sample RUN [options]
 
 Draw from the prior and decode, with the best weights of a run folder. Writes
 RUN/samples/seed-SEED.png (the means of p(x | z), if data are images) and
-RUN/samples/seed-SEED.safetensors: `x`, integers drawn from p(x | z), and `mean`, their means.
+RUN/samples/seed-SEED.safetensors: `x`, data drawn from p(x | z), and `mean`, their means where
+p(x | z) has one (a flow has none).
 
 options:
   --size N            how many (default: 64)
@@ -46,12 +48,16 @@ def sample(folder: Path, *, size: int = 64, seed: int = 0, out: Path | None = No
     model = assembly.program.model
     stem = out or folder / "samples" / f"seed-{seed}"
     stem.parent.mkdir(parents=True, exist_ok=True)
-    drawn = {"x": dream(model, size, mean=False, seed=seed), "mean": dream(model, size, seed=seed)}
+    drawn = {"x": dream(model, size, mean=False, seed=seed)}
+    try:
+        drawn["mean"] = dream(model, size, seed=seed)
+    except ValueError as error:
+        print(f"no means: {error}", file=sys.stderr)
     numbers = stem.with_name(f"{stem.name}.safetensors")
     replace_file(numbers, save({name: value.cpu().contiguous() for name, value in drawn.items()}))
     print(numbers)
     description = assembly.data.description
-    if is_image(description.shape):
+    if is_image(description.shape) and description.levels is not None and "mean" in drawn:
         picture = stem.with_name(f"{stem.name}.png")
         samples_sheet(assembly.program, description.levels, size=size, seed=seed).savefig(picture, dpi=150)
         print(picture)

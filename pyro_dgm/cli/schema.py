@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_dgm.cli.errors import UsageError, nearest, type_error
 from pyro_dgm.cli.layers import Tree, merge
-from pyro_dgm.cli.names import ROOMS
+from pyro_dgm.cli.names import ROOMS, import_class
 from pyro_dgm.cli.specs import complete, signature
 
 DEFAULTS: Tree = {
@@ -91,19 +91,22 @@ def instantiate(config: Namespace) -> Namespace:
     """Make data, model, bound and trainer; optimiser and scheduler stay factories.
 
     Raises:
-        UsageError: With what a constructor itself said, where jsonargparse lists it among the types it tried.
+        UsageError: If a model of integers gets real numbers; or with what a constructor itself said, where jsonargparse
+            lists it among the types it tried.
     """
     try:
-        return parser().instantiate(config)
+        return parser(model=config.model.class_path).instantiate(config)
     except ValueError as error:
+        if isinstance(error.__cause__, UsageError):
+            raise error.__cause__ from None
         said = re.findall(r"^\s+- (?!Expected a )(.+)$", str(error), re.MULTILINE)
         if not said:
             raise
         raise UsageError(said[0]) from error
 
 
-def parser() -> ArgumentParser:
-    """The types of all keys, read from signatures."""
+def parser(*, model: str | None = None) -> ArgumentParser:
+    """The types of all keys, read from signatures; the model's path tells what it must know of the data."""
     from pyro.infer import ELBO
     from torch import nn
     from torch.optim import Optimizer
@@ -127,13 +130,24 @@ def parser() -> ArgumentParser:
     typed.add_argument("--precision", type=str)
     typed.add_class_arguments(Trainer, "trainer")
     typed.link_arguments("seed", "trainer.seed")
+    wanted = signature(import_class(model, option="model")) if model else {}
     for name in sorted(LINKED):
-        typed.link_arguments("data", f"model.init_args.{name}", compute_fn=_description(name), apply_on="instantiate")
+        compute = _description(name, wanted=name in wanted)
+        typed.link_arguments("data", f"model.init_args.{name}", compute_fn=compute, apply_on="instantiate")
     return typed
 
 
-def _description(name: str) -> Callable[[Any], Any]:
-    return lambda data: getattr(data.description, name)
+def _description(name: str, *, wanted: bool) -> Callable[[Any], Any]:
+    def linked(data: Any) -> Any:  # noqa: ANN401 -- a data set of the user's own may be anything
+        value = getattr(data.description, name)
+        if value is None and wanted:
+            raise UsageError(
+                f"the model wants to know the {name} of the data, and {data.description.name} has none: it is real "
+                f"numbers. Give a density model, e.g. --model FlowModel, or data of integers."
+            )
+        return value
+
+    return linked
 
 
 def _check_keys(layer: Tree) -> None:

@@ -108,7 +108,8 @@ def report(trained: Trained, folder: RunFolder) -> None:
     found = {split: measure(program, getattr(data, split).x, num_samples=None) for split in ("valid", "test")}
     for split, measures in found.items():
         print(f"{split}: {measures.terms.negative_elbo}")
-    print(found["test"].units)
+    if found["test"].units is not None:
+        print(found["test"].units)
     finish(trained, folder, {split: measures.as_dict() for split, measures in found.items()}, start=start)
     print(f"run folder: {folder.path}")
 

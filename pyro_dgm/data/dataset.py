@@ -83,13 +83,8 @@ class Dataset:
         shapes = {key: tuple(split.x.shape[1:]) for key, split in splits.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"{name} got splits of different shapes {shapes}: all data must have one shape.")
-        for number, key in enumerate(splits):
-            if grey_levels is None or grey_levels == 2 or binarization == "none":
-                break
-            if binarization == "dynamic" and key == "train":
-                continue
-            bits = binarize(splits[key].x, grey_levels=grey_levels, seed=BINARIZATION_SEED + number)
-            splits[key] = Split(bits, splits[key].labels)
+        if grey_levels is not None and grey_levels > 2 and binarization != "none":
+            splits |= _fixed_bits(splits, grey_levels, all_of_them=binarization == "static")
         self.train, self.valid, self.test = splits["train"], splits["valid"], splits["test"]
         self.description = Description(
             name=name,
@@ -118,6 +113,16 @@ class Dataset:
         """Feed the training data, binarised anew in every epoch where that is the policy (see `Batches`)."""
         grey_levels = self.description.grey_levels if self.description.binarization == "dynamic" else None
         return Batches(self.train.x, batch_size=batch_size, grey_levels=grey_levels, seed=seed, drop_last=drop_last)
+
+
+def _fixed_bits(splits: dict[str, Split], grey_levels: int, *, all_of_them: bool) -> dict[str, Split]:
+    """Binarise valid and test, or all three, once and for all."""
+    bits = {}
+    for number, (key, split) in enumerate(splits.items()):
+        if all_of_them or key != "train":
+            x = binarize(split.x, grey_levels=grey_levels, seed=BINARIZATION_SEED + number)
+            bits[key] = Split(x, split.labels)
+    return bits
 
 
 def _check_policy(name: str, grey_levels: int | None, binarization: str) -> None:

@@ -37,8 +37,9 @@ class ElboTerms:
         }
 
     def __str__(self) -> str:
-        """Print one line for each number, the whole first."""
-        return "\n".join(str(line) for line in (self.negative_elbo, self.reconstruction, *self.kl.values()))
+        """Print one line for each number, the whole first; without latent variables the whole is all."""
+        parts = [self.reconstruction, *self.kl.values()] if self.kl else []
+        return "\n".join(map(str, [self.negative_elbo, *parts]))
 
 
 def elbo_terms(

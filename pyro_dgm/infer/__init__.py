@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model and guide in, a step out: log-weights, bounds on log p(x), and what optimises them."""
 
+from pyro_dgm.infer.auto_flow import AutoFlow
 from pyro_dgm.infer.bound import Bound
 from pyro_dgm.infer.bounds import elbo, iwae
 from pyro_dgm.infer.gradient_step import GradientStep
@@ -11,6 +12,7 @@ from pyro_dgm.infer.objective import Objective
 from pyro_dgm.infer.objectives import ELBO, IWAE
 
 __all__ = [
+    "AutoFlow",
     "Bound",
     "ELBO",
     "GradientStep",

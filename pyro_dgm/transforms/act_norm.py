@@ -26,6 +26,7 @@ class ActNorm(FlowTransform):
       ActNorm inside a stack. The first batch counts without gradients too.
     - In evaluation mode nothing is initialised; before initialisation s = b = 0. A batch that is not finite is passed
       over, and so are single rows, calls under `torch.func`, and the meta device.
+    - Under `torch.compile` with ``fullgraph=True``, initialise it before.
     - Whether it is initialised is a buffer, so that a loaded state_dict or a copy does not begin anew. It is read until
       the first batch has been seen, and not afterwards: no later call waits for the device.
     - Of several processes (`torch.distributed`), all must make the first call; they start from the moments over all.
@@ -107,7 +108,8 @@ class ActNorm(FlowTransform):
     @torch.no_grad()
     def _meet(self, data: Tensor, *, inverse: bool) -> None:
         """Initialise by the first batch that can be used. Waits for the device, but is not called again afterwards."""
-        if not self.training or data.is_meta or _under_functorch():
+        in_torch_func = _under_functorch() and not torch.compiler.is_compiling()  # the compiler says yes to the first
+        if not self.training or data.is_meta or in_torch_func:
             return
         rows = data.reshape(-1, self.dim).to(self.log_scale.dtype)
         if not _several_processes() and len(rows) < 2:

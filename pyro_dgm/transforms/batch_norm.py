@@ -42,7 +42,7 @@ class BatchNorm(FlowTransform):
         ValueError: If a number is out of its range.
 
     Source: Dinh et al. (ICLR 2017), arXiv:1605.08803, section 3.7 and appendix E; with gamma and beta: Papamakarios et
-    al. (NeurIPS 2017), arXiv:1705.07057, appendix B. The former normalises by running averages in training, too.
+    al. (NeurIPS 2017), arXiv:1705.07057, appendix. The former normalises by running averages in training, too.
 
     Example:
         >>> flow, data = BatchNorm(2), 3 + 5 * torch.randn(100, 2)
@@ -92,7 +92,7 @@ class BatchNorm(FlowTransform):
         if not self.training or len(rows) < 2:
             return self.running_mean, self.running_var
         var, mean = torch.var_mean(rows, 0, correction=0)
-        if not _under_functorch():
+        if torch.compiler.is_compiling() or not _under_functorch():  # the compiler says yes to the second
             self._average(mean.detach(), var.detach() * (len(rows) / (len(rows) - 1)))
         return mean, var
 

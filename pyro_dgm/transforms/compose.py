@@ -45,23 +45,28 @@ class Compose(FlowTransform):
         super().__init__(flows[0].shape, context_dim=contexts.pop() if contexts else None)
         self.flows = nn.ModuleList(flows)
 
+    @property
+    def parts(self) -> list[FlowTransform]:
+        """The flows, in their order."""
+        return list(self.flows)  # type: ignore[arg-type]
+
     def bind(self, context: Tensor | None) -> Parameters:
         """Compute the parameters of every flow."""
-        return tuple(flow.bind(None if flow.context_dim is None else context) for flow in self.flows)
+        return tuple(flow.bind(None if flow.context_dim is None else context) for flow in self.parts)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self.flows)})"
+        return f"{type(self).__name__}({self.parts})"
 
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        total = None
-        for flow, own in zip(self.flows, parameters, strict=True):
+        logdets = []
+        for flow, own in zip(self.parts, parameters, strict=True):
             x, logdet = flow._forward_and_logdet(x, own)
-            total = logdet if total is None else total + logdet
-        return x, total
+            logdets.append(logdet)
+        return x, sum(logdets[1:], logdets[0])
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        total = None
-        for flow, own in zip(reversed(self.flows), reversed(parameters), strict=True):
+        logdets = []
+        for flow, own in zip(reversed(self.parts), reversed(parameters), strict=True):
             y, logdet = flow._inverse_and_logdet(y, own)
-            total = logdet if total is None else total + logdet
-        return y, total
+            logdets.append(logdet)
+        return y, sum(logdets[1:], logdets[0])

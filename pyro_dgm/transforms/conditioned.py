@@ -86,7 +86,8 @@ class Conditioned(OnePass):
         batch = tuple(self.batch_shape)
         return (
             f"{type(self.flow).__name__} was conditioned on a context of batch shape {batch}, and got a value of shape "
-            f"{tuple(shape)}: its leading sizes must broadcast with {batch}. One context for each datum, or one for all?"
+            f"{tuple(shape)}: its leading sizes must broadcast with {batch}. Give one context for each datum, or one for "
+            f"all."
         )
 
 

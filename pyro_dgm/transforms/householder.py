@@ -24,13 +24,13 @@ class Householder(FlowTransform):
     Args:
         dim: Size D of a datum.
         context_dim: Size of a context; None for parameters of its own.
-        reflections: Number L of reflections; D - 1 reach every rotation or every other one, more than D add nothing.
+        reflections: Number L of reflections; more than D are never needed. An odd number mirrors, an even one rotates.
         context_net: Makes the network that gives all L D parameters.
 
     Raises:
         ValueError: If a size is not positive.
 
-    Source: Tomczak & Welling (2016), arXiv:1611.09630, section 3. There each vector but the first is computed from the
+    Source: Tomczak & Welling (2016), arXiv:1611.09630. There each vector but the first is computed from the
     one before; here all are from the context, or learned.
 
     Example:

@@ -28,7 +28,8 @@ class HouseholderSylvester(Sylvester):
         ValueError: If a size is not positive.
         ConvergenceError: In the inverse, see :func:`solve_triangular_tanh`.
 
-    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 4.2.
+    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 3, Householder Sylvester
+    flows.
 
     Example:
         >>> flow = HouseholderSylvester(3, depth=4, reflections=2)

@@ -29,7 +29,8 @@ class OrthogonalSylvester(Sylvester):
         ValueError: If a size is not positive, or the bottleneck above ``dim``.
         ConvergenceError: In the inverse, see :func:`solve_triangular_tanh`.
 
-    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 4.1.
+    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 3, orthogonal Sylvester
+    flows.
 
     Example:
         >>> flow = OrthogonalSylvester(5, depth=4, bottleneck=2)

@@ -13,7 +13,7 @@ SMALLEST = 1e-4
 """Singular values above this fraction of the Frobenius norm are raised to 1."""
 
 CACHED = 2**17
-"""How many numbers a CPU iterates on at a time: more do not fit into its cache, and take twice as long."""
+"""How many numbers a CPU iterates on at a time: more do not fit into its cache."""
 
 
 def orthogonalize(matrix: Float[Tensor, "*batch dim width"]) -> Float[Tensor, "*batch dim width"]:
@@ -35,7 +35,7 @@ def orthogonalize(matrix: Float[Tensor, "*batch dim width"]) -> Float[Tensor, "*
     Returns:
         Matrices with :math:`Q^T Q = I` to machine precision, shape ``(*batch, D, M)``.
 
-    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 4.1, after Bjorck &
+    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 3, after Bjorck &
     Bowie (SIAM J. Numer. Anal. 8(2), 1971).
 
     Example:
@@ -75,25 +75,39 @@ class _Polar(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
-        r"""Give (I - Q Q^T) G S^-1 + Q X, where S X + X S = Q^T G - G^T Q.
-
-        The same steps bring S to I, the product of their factors to S^-1, and, as the sign function of the block matrix
-        [[S, C], [0, -S]], its upper right block C to 2 X.
-        """
+        """Give (I - Q Q^T) G S^-1 + Q X, where S X + X S = Q^T G - G^T Q."""
         start, q, found = ctx.saved_tensors
         grad = torch.where(found, grad, 0)
         along = torch.bmm(q.mT, grad)
         s = torch.bmm(q.mT, start)
-        inverse = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device).expand_as(s)
-        s, c = torch.where(found, (s + s.mT) / 2, inverse), along - along.mT
-        for keep, take in (*_steps(torch.finfo(s.dtype).eps), (1.5, 0.5)):  # C is one step behind S
-            s2, sc = torch.bmm(s, s), torch.bmm(s, c)
-            c = torch.baddbmm(c, c, s2, beta=keep, alpha=-take)
-            c = torch.baddbmm(torch.baddbmm(c, s, sc, alpha=-take), sc, s, alpha=take)
-            inverse = torch.baddbmm(inverse, inverse, s2, beta=keep, alpha=-take)
-            s = torch.baddbmm(s, s, s2, beta=keep, alpha=-take)
+        s = torch.where(found, (s + s.mT) / 2, torch.eye(s.shape[-1], dtype=s.dtype, device=s.device))
+        one_by_one = s.is_cpu and not torch.is_grad_enabled()  # second derivatives fail where singular values are equal
+        inverse, x = (_by_eigenvalues if one_by_one else _by_steps)(s, along - along.mT)
         across = torch.bmm(torch.baddbmm(grad, q, along, alpha=-1), inverse)
-        return torch.baddbmm(across, q, c, alpha=0.5)
+        return torch.baddbmm(across, q, x)
+
+
+def _by_eigenvalues(s: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Give S^-1 and the X of S X + X S = C; fast on a CPU."""
+    values, v = torch.linalg.eigh(s)
+    x = torch.bmm(torch.bmm(v.mT, c), v) / (values.unsqueeze(-1) + values.unsqueeze(-2))
+    return torch.bmm(v / values.unsqueeze(-2), v.mT), torch.bmm(torch.bmm(v, x), v.mT)
+
+
+def _by_steps(s: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the same for S of eigenvalues up to 1 and antisymmetric C by matrix products only.
+
+    The steps that orthogonalise bring S to I, and so the product of their factors to S^-1. The sign function of the
+    matrix of blocks [[S, C], [0, -S]], which is what they compute, has 2 X where C was.
+    """
+    inverse = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device).expand_as(s)
+    for keep, take in (*_steps(torch.finfo(s.dtype).eps), (1.5, 0.5)):  # C is one step behind S
+        s2, sc = torch.bmm(s, s), torch.bmm(s, c)
+        c = torch.baddbmm(c, c, s2, beta=keep, alpha=-take)
+        c = torch.baddbmm(torch.baddbmm(c, s, sc, alpha=-take), sc, s, alpha=take)
+        inverse = torch.baddbmm(inverse, inverse, s2, beta=keep, alpha=-take)
+        s = torch.baddbmm(s, s, s2, beta=keep, alpha=-take)
+    return inverse, c / 2
 
 
 def _steps(eps: float) -> list[tuple[float, float]]:

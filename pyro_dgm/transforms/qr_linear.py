@@ -32,8 +32,8 @@ class QRLinear(FlowTransform):
     Raises:
         ValueError: If a size is not positive.
 
-    Source: Tomczak & Welling (2016), arXiv:1611.09630, for Q; Hoogeboom et al. (ICML 2019), arXiv:1901.11137, section
-    3.3, for Q R.
+    Source: Tomczak & Welling (2016), arXiv:1611.09630, for Q; Hoogeboom, van den Berg & Welling (ICML 2019),
+    arXiv:1901.11137, for Q R.
 
     Example:
         >>> flow = QRLinear(3)

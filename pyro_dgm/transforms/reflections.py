@@ -29,10 +29,9 @@ def reflections(vectors: Float[Tensor, "*batch count dim"]) -> Reflections:
     Source: Joffrain, Low, Quintana-Orti, van de Geijn & Van Zee (ACM TOMS 32(2), 2006), the UT transform.
 
     Example:
-        >>> u, w = reflections(torch.tensor([[3.0, 0.0], [0.0, 0.1]]))
-        >>> reflection_matrix((u, w))
-        tensor([[-1.,  0.],
-                [ 0., -1.]])
+        >>> turned = reflect(torch.tensor([1.0, 2.0]), reflections(torch.tensor([[3.0, 0.0], [0.0, 0.1]])))
+        >>> turned.round(decimals=6)
+        tensor([-1., -2.])
     """
     largest = vectors.detach().abs().amax(-1, keepdim=True)  # undivided, squares over- or underflow
     scaled = vectors / torch.where(largest > 0, largest, 1)

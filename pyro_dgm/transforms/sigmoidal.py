@@ -23,11 +23,11 @@ class Sigmoidal(Elementwise):
     .. math::
         y = \sigma^{-1}\Big(\sum_k w_k\, \sigma(a_k x + b_k)\Big), \qquad a_k > 0, \quad w_k > 0, \quad \sum_k w_k = 1
 
-    All is computed from log-sigmoids of both signs, so that value and derivative are exact where every unit is
-    saturated. y lies between the smallest and the largest of :math:`a_k x + b_k`: far out the map has the slope of its
-    flattest unit, every y has an x, and that x is bracketed by the units' own. The inverse is a safeguarded Newton
-    iteration: ``|y(x) - y|`` is below 4 eps (1 + ``|y|``), or x is exact to 4 eps. Its gradients are those of the
-    implicit function theorem.
+    All is computed from log-sigmoids of both signs, so that value and log-derivative keep their precision, eps
+    (1 + ``|y|``), where every unit is saturated. y lies between the smallest and the largest of :math:`a_k x + b_k`:
+    far out the map has the slope of its flattest unit, every y has an x, and that x is bracketed by the units' own.
+    The inverse is a safeguarded Newton iteration: ``|y(x) - y|`` is below 4 eps (1 + ``|y|``), or x exact to 4 eps
+    (1 + ``|x|``). Its gradients are those of the implicit function theorem.
 
     The raw numbers become slopes by a softplus, biases, and logits of the weights. Raw zeros give slopes of 1, equal
     weights, and biases spread evenly over [-1, 1], without which all units would learn the same: then :math:`|y - x|`
@@ -92,12 +92,8 @@ class Sigmoidal(Elementwise):
 
 
 def _mean_of_sigmoids(x: Tensor, slope: Tensor, bias: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Compute the logit of the weighted mean, and the log of its derivative.
-
-    The derivative is :math:`\sum_k r_k s_k a_k / w_k`, where :math:`r_k` is the share of unit k in the mean, and
-    :math:`s_k` that in one minus the mean.
-    """
-    z = x.unsqueeze(-1) * slope + bias  # (*batch, units)
-    log_p, log_q = log_weight + logsigmoid(z), log_weight + logsigmoid(-z)
-    shares = log_p.log_softmax(-1) + log_q.log_softmax(-1)  # not minus the sums below, which may be huge
-    return log_p.logsumexp(-1) - log_q.logsumexp(-1), (shares + slope.log() - log_weight).logsumexp(-1)
+    """Compute the logit of the mean p and its log-derivative, that of the units' mean a p (1 - p) over p (1 - p)."""
+    z = torch.addcmul(bias, x.unsqueeze(-1), slope)  # (*batch, units)
+    log_p, log_q = log_weight + logsigmoid(z), logsigmoid(-z)
+    all_p, all_q = log_p.logsumexp(-1), (log_weight + log_q).logsumexp(-1)
+    return all_p - all_q, (log_p + log_q + slope.log()).logsumexp(-1) - all_p - all_q

@@ -13,6 +13,8 @@ from pyro_dgm.transforms.solve import ConvergenceError
 SWEEPS = 4
 """Number of sweeps between two questions to the device whether all systems are solved; most need 8 or 12."""
 
+FEWEST = 100  # sweeps before giving up, and ten more for each equation
+
 
 def solve_triangular_tanh(
     matrix: Float[Tensor, "*batch width width"],
@@ -83,7 +85,7 @@ class _Root(torch.autograd.Function):
 
 
 def _solve(matrix: Tensor, a: Tensor, c: Tensor, gap: Tensor) -> Tensor:
-    limit = 100 + 10 * a.shape[-1]
+    limit = FEWEST + 10 * a.shape[-1]
     p = a
     for sweep in range(1, limit + 1):
         t = p.tanh()
@@ -97,9 +99,10 @@ def _solve(matrix: Tensor, a: Tensor, c: Tensor, gap: Tensor) -> Tensor:
             return p
         # Where U is large, rounding errors of an unknown that never rests grow from equation to equation.
         p = torch.where(failed, new, p) if sweep >= 4 * SWEEPS else new
-    rows = [tuple(row) for row in failed.any(-1).nonzero()[:3].tolist()]
+    unsolved = failed.any(-1)
+    rows = [tuple(row) for row in unsolved.nonzero()[:3].tolist()]
     raise ConvergenceError(
-        f"solve_triangular_tanh did not solve {len(failed.any(-1).nonzero())} systems in {limit} sweeps, first {rows}, "
-        f"where the largest residual is {float(residual[failed].abs().amax())}. Are the parameters of the flow so large "
-        f"that its dtype cannot tell its values apart? Try float64."
+        f"solve_triangular_tanh did not solve {int(unsolved.sum())} of {unsolved.numel()} systems in {limit} sweeps, "
+        f"first {rows}: the residual is up to {float(residual[failed].abs().amax())}. Are the parameters of the flow "
+        f"so large that its dtype cannot tell its values apart? Try float64."
     )

@@ -41,7 +41,7 @@ class Stack(Compose):
             elements, or there are elements that no flow changes.
 
     Source: Kingma et al. (NeurIPS 2016), arXiv:1606.04934, section 4 and algorithm 1; Durkan et al. (NeurIPS 2019),
-    arXiv:1906.04032, section 3.1, for ``"lu"``.
+    arXiv:1906.04032, for ``"lu"``.
 
     Example:
         >>> from functools import partial

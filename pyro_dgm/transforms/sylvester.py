@@ -65,7 +65,7 @@ class Sylvester(FlowTransform):
         ones = torch.ones(width, width)
         strict = torch.stack([ones.triu(1) if is_upper else ones.tril(-1) for is_upper in upper])
         self.register_buffer("strict", strict, persistent=False)
-        bound = 1 / width  # the Jacobian is then the identity and not more than some tenths
+        bound = 0.5 / width**0.5  # R has then a norm below 1 for all M, and the Jacobian is near the identity
         triangles = {
             "triangles": torch.empty_like(strict).uniform_(-bound, bound),
             "diagonal": torch.empty_like(strict[:, 0]).uniform_(-bound, bound),

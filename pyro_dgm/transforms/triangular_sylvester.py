@@ -12,9 +12,9 @@ from pyro_dgm.transforms.sylvester import Sylvester
 class TriangularSylvester(Sylvester):
     r"""Bend space along its axes: :math:`y = x + Q R \tanh(\tilde R Q^T x + b)`, Q a permutation (T-SNF).
 
-    Q is the identity in the first, third, fifth ... map, and reverses the axes in the others. There Q R Q^T is lower
-    triangular, and so the axes stay where they are: maps have upper and lower triangles by turns, of one matrix (D, D)
-    each. R and :math:`\tilde R` are those parameters upside down.
+    Q is the identity in the first, third, fifth ... map, and reverses the axes in the others. Nothing is reversed here:
+    with that Q, :math:`Q R Q^T` is lower triangular, and so the maps have upper and lower triangles by turns. Their
+    parameters are those of the paper, in the others with rows and columns in reverse.
 
     Args:
         dim: Size D of a datum.
@@ -26,7 +26,8 @@ class TriangularSylvester(Sylvester):
         ValueError: If a size is not positive.
         ConvergenceError: In the inverse, see :func:`solve_triangular_tanh`.
 
-    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 4.3.
+    Source: van den Berg, Hasenclever, Tomczak & Welling (UAI 2018), arXiv:1803.05649, section 3, triangular Sylvester
+    flows.
 
     Example:
         >>> flow = TriangularSylvester(3, depth=4)

@@ -67,7 +67,11 @@ budgets:
     about: one epoch
     evaluate: {num_samples: 5, elbo_samples: 3, num_data: 20}
     rows: {one: {}, two: {model: {init_args: {latent: 3}}}, other: {}}
-  once: {about: one repeat, rows: [one], repeats: [second]}
+  once:
+    about: one repeat of one row
+    evaluate: {num_samples: 5, elbo_samples: 3, num_data: 20}
+    rows: [one]
+    repeats: [second]
 """
 
 

@@ -23,8 +23,14 @@ def event_shape(head):
     return getattr(head, "shape", (LATENT,))
 
 
+def reads_only(head):
+    """Whether a head reads raw numbers as they come, without weights of its own: a posterior with a flow has some."""
+    return not list(head.parameters())
+
+
 @pytest.fixture(params=HEADS)
 def head(request):
+    torch.manual_seed(0)
     return HEADS[request.param]()
 
 
@@ -39,11 +45,13 @@ def test_any_leading_dimensions(head, batch, dtype, device):
         assert x.shape == batch + event_shape(head)
         assert p.log_prob(x).shape == batch
         assert (p.log_prob(x).dtype, x.device) == (dtype, p.log_prob(x).device)
-        assert p.mean.shape == x.shape
+        assert not reads_only(head) or p.mean.shape == x.shape
 
 
-def test_the_head_itself_needs_no_dtype(head):
+@pytest.mark.parametrize("name", [name for name, build in HEADS.items() if reads_only(build())])
+def test_a_head_without_weights_needs_no_dtype(name):
     """Its raw numbers decide: a head in float32 takes float64."""
+    head = HEADS[name]()
     raw = torch.randn(3, *head.in_shape, dtype=torch.float64)
     p = head(raw)
     assert p.log_prob(p.sample()).dtype == torch.float64
@@ -62,12 +70,12 @@ def test_elements_are_independent(head):
 
 def test_gradient_reaches_every_raw_number(head):
     raw = torch.randn(3, *head.in_shape, dtype=torch.float64, requires_grad=True)
-    p = head(raw)
+    p = head.double()(raw)
     p.log_prob(p.sample()).sum().backward()
     assert raw.grad.isfinite().all()
     # One of 65536 logits, or a component far from the value, has a small gradient but not none.
     assert (raw.grad != 0).all()
-    assert not list(head.parameters())
+    assert all(parameter.grad is not None for parameter in head.parameters())
 
 
 @pytest.mark.parametrize("size", [-1e3, -50.0, 0.0, 40.0])
@@ -108,7 +116,7 @@ def test_copies_score_the_same(head):
 
 def test_nothing_is_left_on_the_default_device(head):
     """A tensor that is made on the CPU on the way cannot be combined with one that has no storage."""
-    with pyro.validation_enabled(False):
+    with pyro.validation_enabled(False), torch.no_grad():  # a flow's solvers need numbers: its draw is remembered
         p = head.to("meta")(torch.empty(3, *head.in_shape, device="meta"))
         assert p.log_prob(p.sample()).is_meta
-        assert p.mean.is_meta
+        assert not reads_only(head) or p.mean.is_meta

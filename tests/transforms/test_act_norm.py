@@ -171,3 +171,13 @@ def test_processes_start_from_the_moments_over_all(monkeypatch):
     flow(mine)
     assert not sums
     assert standard(flow(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default:The .grad attribute of a Tensor")  # the compiler looks at what is no leaf
+def test_compiled_it_begins_likewise():
+    flow, x = ActNorm(3).double(), data()
+    compiled = torch.compile(flow.forward_and_logdet, backend="eager")
+    assert standard(compiled(x)[0])
+    assert flow.initialized
+    torch.testing.assert_close(compiled(2 * x), flow.forward_and_logdet(2 * x))

@@ -173,3 +173,12 @@ def test_it_trains_a_density():
 def test_bad_options(options):
     with pytest.raises(ValueError, match=r"BatchNorm got momentum=.*, eps="):
         BatchNorm(3, **options)
+
+
+def test_compiled_it_averages_likewise():
+    flow, y = with_parameters(), data(20)
+    other = copy.deepcopy(flow)
+    compiled = torch.compile(flow.inverse_and_logdet, backend="eager", fullgraph=True)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(y), other.inverse_and_logdet(y))
+    torch.testing.assert_close(flow.state_dict(), other.state_dict())

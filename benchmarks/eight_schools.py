@@ -207,7 +207,7 @@ def main() -> None:
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for name, runs in rows.items():
         table.add_row(name, *(cell(key, runs) for key in COLUMNS))
-    Console(width=150).print(table)
+    Console(width=180).print(table)
     took = time.perf_counter() - start
     print(f"{options.seeds} seeds, mean +- standard error; the distance of NUTS is to exact draws; {took:.0f} s in all")
     if options.json:

@@ -4,12 +4,12 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from pyro.distributions import TransformModule
 from pyro.distributions.conditional import ConditionalTransform
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_dgm.nn.shape import positive_shape
 from pyro_dgm.transforms.conditioned import Conditioned
@@ -87,13 +87,12 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         Raises:
             ValueError: If the flow takes no context, or the context is of the wrong size.
         """
-        name = f"{type(self).__name__}(dim={self.dim})"
         if self.context_dim is None:
+            size = context.shape[-1] if context.dim() else 1
             raise ValueError(
-                f"{name} has its own parameters and takes no context: build it with context_dim={context.shape[-1:][0]}"
-                if context.dim()
-                else f"{name} has its own parameters and takes no context: build it with context_dim"
-            ) from None
+                f"{type(self).__name__}(dim={self.dim}) has its own parameters and takes no context: build it with "
+                f"context_dim={size}. Beside flows that take one, put it into a Compose with them: there it is let be."
+            )
         if context.dim() < 1 or context.shape[-1] != self.context_dim or not context.is_floating_point():
             raise ValueError(
                 f"{type(self).__name__}(dim={self.dim}, context_dim={self.context_dim}) got a context of shape "
@@ -121,7 +120,12 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
 
     def tensors(self) -> Iterable[Tensor]:
         """Give the parameters and buffers."""
-        return (*self.parameters(), *self.buffers())
+        tensors = (t for m in _tree(self) for t in (*m._parameters.values(), *m._buffers.values()))
+        return (tensor for tensor in tensors if tensor is not None)
+
+    def modes(self) -> Iterable[bool]:
+        """Tell of the flow and each module in it whether it is in training."""
+        return (module.training for module in _tree(self))
 
     def __hash__(self) -> int:
         return TransformModule.__hash__(self)
@@ -157,3 +161,13 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
                 f"{type(self).__name__} got a value of dtype {x.dtype}: it must be floating point. Integers become "
                 f"continuous by dequantisation: x + torch.rand_like(x.float())."
             )
+
+
+def _tree(module: nn.Module) -> Iterator[nn.Module]:
+    """The module and all in it: those in several places come several times, which is quicker than to look for them."""
+    yield module
+    stack = list(module._modules.values())
+    while stack:
+        if (child := stack.pop()) is not None:
+            yield child
+            stack.extend(child._modules.values())

@@ -39,9 +39,7 @@ class Compose(FlowTransform):
             )
         shapes, contexts = {flow.shape for flow in flows}, {flow.context_dim for flow in flows} - {None}
         if len(shapes) > 1 or len(contexts) > 1:
-            raise ValueError(
-                f"Compose got flows {flows}: all must have one dimension, and one context_dim or none."
-            )
+            raise ValueError(f"Compose got flows {flows}: all must have one dimension, and one context_dim or none.")
         super().__init__(flows[0].shape, context_dim=contexts.pop() if contexts else None)
         self.flows = nn.ModuleList(flows)
 

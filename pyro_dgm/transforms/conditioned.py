@@ -49,6 +49,10 @@ class Conditioned(OnePass):
         """Give the parameters of all data, and those that all data share."""
         return (*_flat(self.parameters), *self.flow.tensors())
 
+    def modes(self) -> Iterable[bool]:
+        """Tell of the flow and each module in it whether it is in training."""
+        return self.flow.modes()
+
     @property
     def inv(self) -> Transform:
         """The inverse. It is made anew, so that no cycle keeps activations alive."""
@@ -86,8 +90,8 @@ class Conditioned(OnePass):
         batch = tuple(self.batch_shape)
         return (
             f"{type(self.flow).__name__} was conditioned on a context of batch shape {batch}, and got a value of shape "
-            f"{tuple(shape)}: its leading sizes must broadcast with {batch}. Give one context for each datum, or one for "
-            f"all."
+            f"{tuple(shape)}: its leading sizes must broadcast with {batch}. Give one context for each datum, or one "
+            f"for all."
         )
 
 

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The inverse of a flow, as a flow: what was fast to sample is now fast to score, and the other way round."""
 
-from collections.abc import Iterable
-
 from torch import Tensor
 
 from pyro_dgm.transforms.base import FlowTransform, Parameters
@@ -58,9 +56,9 @@ class Invert(FlowTransform):
         """Make the flow forget its last pair."""
         self.flow.clear_cache()
 
-    def tensors(self) -> Iterable[Tensor]:
-        """Give the parameters and buffers of the flow."""
-        return self.flow.tensors()
+    def with_cache(self, cache_size: int = 1) -> "Invert":
+        """Give the inverse of the same flow, of the same parameters, with (1) or without (0) a memory."""
+        return self if cache_size == self._cache_size else Invert(self.flow.with_cache(cache_size))
 
     def __repr__(self) -> str:
         return f"Invert({self.flow!r})"

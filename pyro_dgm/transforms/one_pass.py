@@ -20,12 +20,15 @@ class OnePass(Transform):
     this is one pass, the last x, y and log-determinant are remembered, under rules that make it impossible to get
     a number from the past:
 
-    - They are given back for the very tensors x and y only, unchanged, while no optimiser has stepped since, no
-      parameter was written to, replaced or moved, and, where gradients are wanted now, they were recorded then.
-    - A sample's pair is forgotten when the sample is. What scoring computed is used up by the log-determinant's
-      reader. Nothing is remembered in copies, in pickles, or under `torch.func` and `torch.compile`.
+    - They are given back on the way back only, for the very tensors x and y, unchanged, while no optimiser has stepped
+      since, no parameter was written to, replaced or moved, no module went from training to evaluation, and, where
+      gradients are wanted now, they were recorded then. What is written through ``tensor.data`` nobody can see: use
+      `no_grad`.
+    - A pair is forgotten when what was computed is: the sample, or the noise behind a datum; and what scoring computed
+      when its log-determinant is read, so that who scores a datum twice has two graphs. Nothing is remembered in
+      copies, in pickles, or under `torch.func`, `torch.compile` and `torch.inference_mode`.
 
-    To write one: implement the two functions and :meth:`tensors`.
+    To write one: implement the two functions, :meth:`tensors` and :meth:`modes`.
     """
 
     bijective = True
@@ -45,21 +48,27 @@ class OnePass(Transform):
     def tensors(self) -> Iterable[Tensor]:
         """Give all tensors but x and y that a result depends on."""
 
+    @abstractmethod
+    def modes(self) -> Iterable[bool]:
+        """Tell of each module that takes part whether it is in training."""
+
     def __call__(self, x: Tensor) -> Tensor:
         """Map x to y."""
         memory = self._memory
-        if memory is not None and memory.x() is x and (y := memory.y()) is not None and self._holds(memory, x, y):
+        if memory is not None and not memory.forward and memory.x() is x and self._holds(memory, x, y := memory.y()):
             return y
         y, logdet = self.forward_and_logdet(x)
-        self._remember(x, y, logdet, sampled=True)
+        y = y.view_as(y)  # the log-determinant's graph may hold on to its own y, and must not keep this one alive
+        self._remember(x, y, logdet, forward=True)
         return y
 
     def _inv_call(self, y: Tensor) -> Tensor:
         memory = self._memory
-        if memory is not None and memory.y() is y and (x := memory.x()) is not None and self._holds(memory, x, y):
+        if memory is not None and memory.forward and memory.y() is y and self._holds(memory, x := memory.x(), y):
             return x
         x, logdet = self.inverse_and_logdet(y)
-        self._remember(x, y, -logdet, sampled=False)
+        x = x.view_as(x)
+        self._remember(x, y, -logdet, forward=False)
         return x
 
     def _call(self, x: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ class OnePass(Transform):
         """Give log|det dy/dx|, remembered or computed from x."""
         memory = self._memory
         if memory is not None and memory.x() is x and memory.y() is y and self._holds(memory, x, y):
-            if not memory.sampled:
+            if not memory.forward:
                 self.clear_cache()
             return memory.logdet
         return self.forward_and_logdet(x)[1]
@@ -84,9 +93,12 @@ class OnePass(Transform):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memory": None, "_inv": None}
 
-    def _remember(self, x: Tensor, y: Tensor, logdet: Tensor, *, sampled: bool) -> None:
+    def _remember(self, x: Tensor, y: Tensor, logdet: Tensor, *, forward: bool) -> None:
         self._memory = None
         if not self._cache_size or torch.compiler.is_compiling() or _under_functorch():
+            return
+        kept = tuple(self.tensors())  # as long as they are here, no other tensor has their identity
+        if any(tensor.is_inference() for tensor in (*kept, x, y)):  # these do not count what is written to them
             return
         me = weakref.ref(self)
 
@@ -95,21 +107,26 @@ class OnePass(Transform):
             if owner is not None and (memory := owner._memory) is not None and dead in (memory.x, memory.y):
                 owner._memory = None
 
-        weak_x = (lambda: x) if sampled else weakref.ref(x, forget)  # nobody else keeps the noise behind a sample
-        state = _state(self.tensors(), x, y)
-        self._memory = _Memory(weak_x, weakref.ref(y, forget), logdet, sampled, torch.is_grad_enabled(), state)
+        # What came in is held, for nobody else may keep the noise behind a sample; what went out ends the memory.
+        get_x = (lambda: x) if forward else weakref.ref(x, forget)
+        get_y = weakref.ref(y, forget) if forward else (lambda: y)
+        state = _state(self.modes(), (*kept, x, y, logdet))
+        self._memory = _Memory(get_x, get_y, logdet, forward, torch.is_grad_enabled(), kept, state)
 
     def _holds(self, memory: "_Memory", x: Tensor, y: Tensor) -> bool:
         recorded = memory.grad or not torch.is_grad_enabled()
-        return recorded and not _under_functorch() and memory.state == _state(self.tensors(), x, y)
+        if not recorded or torch.compiler.is_compiling() or _under_functorch():
+            return False
+        return memory.state == _state(self.modes(), (*self.tensors(), x, y, memory.logdet))
 
 
 class _Memory(NamedTuple):
     x: Any
     y: Any
     logdet: Tensor
-    sampled: bool
+    forward: bool
     grad: bool
+    kept: tuple[Tensor, ...]
     state: tuple[Any, ...]
 
 
@@ -121,13 +138,14 @@ def _count_step(*_: Any) -> None:  # noqa: ANN401 -- an optimiser and what its s
     _steps[0] += 1
 
 
-def _state(tensors: Iterable[Tensor], x: Tensor, y: Tensor) -> tuple[Any, ...]:
+def _state(modes: Iterable[bool], tensors: Iterable[Tensor]) -> tuple[Any, ...]:
     """What has to be as it was. Fused optimisers do not raise the version of what they write to: hence the steps."""
     if not _steps[1:]:
         _steps.append(1)
         register_optimizer_step_post_hook(_count_step)
-    return (_steps[0], *((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in (*tensors, x, y)))
+    seen = ((id(t), t.data_ptr(), 0 if t.is_inference() else t._version, t.requires_grad) for t in tensors)
+    return (_steps[0], *modes, *seen)
 
 
 def _under_functorch() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None

@@ -146,8 +146,8 @@ def _step(
     largest = torch.finfo(x.dtype).max / 8
     ahead = torch.where(residual > 0, x - stride, x + stride).clamp(-largest, largest)
     safe = torch.where(low.isfinite() & high.isfinite(), low / 2 + high / 2, ahead)
-    new = torch.where(inside & ((newton - x).abs() <= longest), newton, safe)
-    return new, (residual == 0) | (inside & ((newton - x).abs() <= _tolerance(x)))
+    last = inside & ((newton - x).abs() <= _tolerance(x))
+    return torch.where(last | (inside & ((newton - x).abs() <= longest)), newton, safe), (residual == 0) | last
 
 
 def _rows(failed: Tensor, y: Tensor) -> str:

@@ -3,13 +3,16 @@
 """A recipe at work: rows that are done, rows to do, and the table that they make, in one folder."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import yaml
 from rich.console import Console
@@ -135,7 +138,8 @@ class Job:
                 say(run, "running")
                 self.run_one(*run, device=device)
             return
-        with ProcessPoolExecutor(min(jobs, len(waiting)), mp_context=get_context("spawn")) as pool:
+        workers = min(jobs, len(waiting))
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_stop_with_parent) as pool:
             futures = {pool.submit(_run_elsewhere, self.folder, *run, device): run for run in waiting}
             try:
                 for future in as_completed(futures):
@@ -158,11 +162,23 @@ class Job:
         return results
 
 
+def _stop_with_parent() -> None:
+    """Have this process save and end when the one that started it is gone: nobody would wait for its rows."""
+
+    def wait() -> None:
+        parent_process().join()  # type: ignore[union-attr]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def _run_elsewhere(folder: Path, row: str, repeat: str | None, device: str | None) -> None:
     """Run a row in a process of its own, in silence. Errors go back as classes that can be pickled."""
     try:
         Job.open(folder).run_one(row, repeat, device=device, progress=False)
     except KeyboardInterrupt as interruption:
+        if not parent_process().is_alive():  # type: ignore[union-attr]
+            os._exit(128 + signal.SIGTERM)  # the pool would have this process wait for more
         raise KeyboardInterrupt(str(interruption)) from None
     except Exception as error:
         raise (UsageError(f"row {row}: {error}") if is_mistake(error) else error) from None

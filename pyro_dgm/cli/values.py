@@ -4,6 +4,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ FILE = "values.json"
 COMPARED = ("nll", "negative_elbo")
 """Measures that have a difference to the baseline."""
 
+KEPT = ("name", "method", "unit", "noun", "density")
+"""What is kept of an estimate beside its values."""
+
 Estimates = Mapping[str, Estimate]
 
 
 def write(folder: Path, estimates: Estimates) -> None:
     """Keep the values of every estimate in a run folder."""
     kept = {
-        key: {"name": e.name, "method": e.method, "unit": e.unit, "noun": e.noun, "values": e.values.tolist()}
-        for key, e in estimates.items()
+        key: {**{name: getattr(estimate, name) for name in KEPT}, "values": estimate.values.tolist()}
+        for key, estimate in estimates.items()
     }
     replace_file(folder / FILE, json.dumps(kept).encode())
 
@@ -40,13 +44,7 @@ def read(folder: Path) -> dict[str, Estimate]:
 def pooled(parts: Sequence[Estimates]) -> dict[str, Estimate]:
     """Put the estimates of several runs together, all data of all runs as one."""
     return {
-        key: Estimate(
-            first.name,
-            torch.cat([part[key].values for part in parts]),
-            method=first.method,
-            unit=first.unit,
-            noun=first.noun,
-        )
+        key: replace(first, values=torch.cat([part[key].values for part in parts]), ess=None)
         for key, first in parts[0].items()
     }
 
@@ -78,11 +76,8 @@ def differences(own: Estimates, baseline: Estimates) -> dict[str, Estimate]:
     difference = -0.75 +- 0.25 nats (IS, 5 samples, 2 data)
     """
     return {
-        f"{key}_difference": Estimate(
-            "difference =",
-            own[key].values - baseline[key].values,
-            method=own[key].method,
-            noun=own[key].noun,
+        f"{key}_difference": replace(
+            own[key], name="difference =", values=own[key].values - baseline[key].values, ess=None
         )
         for key in COMPARED
         if key in own and key in baseline and len(own[key].values) == len(baseline[key].values)

@@ -21,6 +21,7 @@ from pyro_dgm.distributions.head import Head
 from pyro_dgm.distributions.level_distribution import LevelDistribution
 from pyro_dgm.distributions.likelihood import Likelihood
 from pyro_dgm.distributions.normal_mixture import NormalMixture
+from pyro_dgm.distributions.potential import Potential
 from pyro_dgm.distributions.standard_normal import StandardNormal
 from pyro_dgm.distributions.unnormalized import Unnormalized
 
@@ -40,6 +41,7 @@ __all__ = [
     "LevelDistribution",
     "Likelihood",
     "NormalMixture",
+    "Potential",
     "StandardNormal",
     "Unnormalized",
 ]

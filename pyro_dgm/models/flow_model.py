@@ -16,7 +16,7 @@ from pyro_dgm.models.approximation import Approximation
 from pyro_dgm.models.push_forward import PushForward
 from pyro_dgm.nn.shape import positive_shape
 from pyro_dgm.transforms.base import FlowTransform
-from pyro_dgm.transforms.masked_autoregressive import MaskedAutoregressive
+from pyro_dgm.transforms.spline_autoregressive import SplineAutoregressive
 
 Shape = tuple[int, ...]
 
@@ -59,7 +59,7 @@ class FlowModel(PushForward):
         self,
         *,
         shape: Shape,
-        flow: Callable[[int], FlowTransform] = MaskedAutoregressive,
+        flow: Callable[[int], FlowTransform] = SplineAutoregressive,
         base: Callable[[int], nn.Module] = StandardNormal,
     ) -> None:
         dim = math.prod(positive_shape(self, "shape", shape))

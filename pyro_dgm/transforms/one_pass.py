@@ -55,8 +55,9 @@ class OnePass(Transform):
     def __call__(self, x: Tensor) -> Tensor:
         """Map x to y."""
         memory = self._memory
-        if memory is not None and not memory.forward and memory.x() is x and self._holds(memory, x, y := memory.y()):
-            return y
+        if memory is not None and memory.x() is x and (y := memory.y()) is not None:
+            if self._gives(memory, x, y, forward=True):
+                return y
         y, logdet = self.forward_and_logdet(x)
         y = y.view_as(y)  # the log-determinant's graph may hold on to its own y, and must not keep this one alive
         self._remember(x, y, logdet, forward=True)
@@ -64,8 +65,9 @@ class OnePass(Transform):
 
     def _inv_call(self, y: Tensor) -> Tensor:
         memory = self._memory
-        if memory is not None and memory.forward and memory.y() is y and self._holds(memory, x := memory.x(), y):
-            return x
+        if memory is not None and memory.y() is y and (x := memory.x()) is not None:
+            if self._gives(memory, x, y, forward=False):
+                return x
         x, logdet = self.inverse_and_logdet(y)
         x = x.view_as(x)
         self._remember(x, y, -logdet, forward=False)
@@ -113,6 +115,16 @@ class OnePass(Transform):
         state = _state(self.modes(), (*kept, x, y, logdet))
         self._memory = _Memory(get_x, get_y, logdet, forward, torch.is_grad_enabled(), kept, state)
 
+    def _gives(self, memory: "_Memory", x: Tensor, y: Tensor, *, forward: bool) -> bool:
+        """Whether to give back what is remembered: on the way back, or once that was gone, as `ComposeTransform` does.
+
+        Who calls twice in one direction, with the first result at hand, may have gone backward through its graph.
+        """
+        if (forward is memory.forward and not memory.returned) or not self._holds(memory, x, y):
+            return False
+        self._memory = memory._replace(returned=True)
+        return True
+
     def _holds(self, memory: "_Memory", x: Tensor, y: Tensor) -> bool:
         recorded = memory.grad or not torch.is_grad_enabled()
         if not recorded or torch.compiler.is_compiling() or _under_functorch():
@@ -128,6 +140,7 @@ class _Memory(NamedTuple):
     grad: bool
     kept: tuple[Tensor, ...]
     state: tuple[Any, ...]
+    returned: bool = False
 
 
 _steps = [0]

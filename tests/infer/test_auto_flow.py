@@ -198,7 +198,7 @@ def test_a_global_variable_may_see_a_part_of_the_data():
         svi.step(X)
     exact = dist.MultivariateNormal(torch.zeros(4).double(), (torch.eye(4) + 1).double()).log_prob(X)
     losses = torch.stack([ELBO().loss(model, guide, X) for _ in range(150)])
-    assert (losses.mean() + exact).abs() < 0.3
+    assert (losses.mean() + exact).abs() < 0.1 + 5 * losses.std() / 150**0.5
 
 
 class Model(nn.Module):

@@ -167,20 +167,12 @@ def _couplings(dim: int) -> Families:
 def _spline_coupling(dim: int) -> Families:
     half, net = dim // 2, partial(MLP, hidden=HIDDEN)
     mask = [i % 2 for i in range(dim)]
+    dense = partial(pyro_nn.DenseNN, half, list(HIDDEN), [half * BINS, half * BINS, half * (BINS - 1)])
     return {
         "SplineCoupling": {
             "pyro_dgm": lambda: mine(ours.SplineCoupling(dim, net=net)),
             "pyro": lambda: of_pyro(
-                pyro.SplineCoupling(
-                    dim,
-                    half,
-                    pyro_nn.DenseNN(half, list(HIDDEN), [half * BINS, half * BINS, half * (BINS - 1)]),
-                    BINS,
-                    TAIL,
-                    order="quadratic",
-                    identity=True,
-                ),
-                invertible=True,
+                pyro.SplineCoupling(dim, half, dense(), BINS, TAIL, "quadratic", identity=True), invertible=True
             ),
             "zuko": lambda: _zuko_coupling(dim, **RQS),
             "nflows": lambda: of_nflows(

@@ -11,6 +11,7 @@ exact inverse, and KL(q || p) is a sum over the grid. The second to fourth poten
 """
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def fit(flow: FlowTransform, target: Potential, *, steps: int, batch: int = 200,
 def divergence(flow: FlowTransform, target: Potential) -> tuple[float, float]:
     """KL(flow || target) in nats and the flow's mass on the grid, by the rectangle rule; the second should be 1."""
     points, area = target.grid()
-    log_q = distribution(flow).log_prob(points)
+    log_q = distribution(copy.deepcopy(flow).double()).log_prob(points)
     log_p = target.log_prob(points) - target.log_z()
     q = log_q.exp() * area
     return (q * (log_q - log_p)).sum().item(), q.sum().item()
@@ -117,7 +118,7 @@ def draw(flows: dict[str, FlowTransform], target: Potential, path: Path) -> None
     side = int(len(points) ** 0.5)
     with torch.no_grad():
         densities = {"target": target.log_prob(points).exp()}
-        densities |= {name: distribution(flow).log_prob(points).exp() for name, flow in flows.items()}
+        densities |= {name: distribution(flow).log_prob(points.float()).exp() for name, flow in flows.items()}
     figure = Figure(figsize=(2 * len(densities), 2.3), layout="constrained")
     for axes, (name, density) in zip(figure.subplots(1, len(densities)), densities.items(), strict=True):
         axes.imshow(density.reshape(side, side).T, origin="lower", cmap="magma")

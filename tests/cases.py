@@ -17,15 +17,20 @@ from torch.distributions import Distribution
 from pyro_dgm.data import (
     CIFAR10,
     MNIST,
+    BreastCancer,
     Caltech101Silhouettes,
     Dataset,
     Digits,
     FashionMNIST,
     FreyFaces,
     InMemory,
+    MiniBooNE,
     NpzFile,
     Omniglot,
     StaticMNIST,
+    Table,
+    TableFile,
+    WineQuality,
 )
 from pyro_dgm.distributions import (
     Bernoulli,
@@ -37,6 +42,8 @@ from pyro_dgm.distributions import (
     DiscretizedLogisticLikelihood,
     DiscretizedLogisticMixture,
     DiscretizedLogisticMixtureLikelihood,
+    FlowPosterior,
+    FlowPrior,
     Head,
     Likelihood,
     NormalMixture,
@@ -195,9 +202,12 @@ POSTERIORS: dict[str, Callable[[int], Head]] = {
     "DiagonalNormal": DiagonalNormal,
     "DiagonalNormal (exp)": partial(DiagonalNormal, scale="exp"),
     "DiagonalNormal (softplus_variance)": partial(DiagonalNormal, scale="softplus_variance"),
+    "FlowPosterior": partial(FlowPosterior, context=5, flow=partial(Planar, depth=2)),
+    "FlowPosterior (a stack)": partial(FlowPosterior, context=5, flow=partial(Stack, depth=2)),
 }
 
 PRIORS: dict[str, Callable[[int], nn.Module]] = {
+    "FlowPrior": partial(FlowPrior, flow=partial(MaskedAutoregressive, hidden=(8,))),
     "NormalMixture": partial(NormalMixture, components=4),
     "StandardNormal": StandardNormal,
 }
@@ -236,13 +246,22 @@ def _saved(folder: Path) -> Path:
     return folder / "own.npz"
 
 
+def _table(folder: Path) -> Path:
+    np.save(folder / "table.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    return folder / "table.npy"
+
+
 # Data sets that need no files but a folder to write to.
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "BreastCancer": lambda _: BreastCancer(),
     "Digits": lambda _: Digits(),
     "Digits (dynamic)": lambda _: Digits(binarization="dynamic"),
     "Digits (static)": lambda _: Digits(binarization="static"),
     "InMemory": lambda _: InMemory(torch.arange(90).reshape(10, 3, 3) % 17, levels=17),
+    "InMemory (real)": lambda _: InMemory(torch.randn(20, 3), levels=None),
     "NpzFile": lambda folder: NpzFile(path=_saved(folder), levels=17),
+    "Table": lambda _: Table(torch.randn(50, 4)),
+    "TableFile": lambda folder: TableFile(path=_table(folder)),
 }
 
 # Data sets made of the real files in a folder.
@@ -253,6 +272,9 @@ DATASETS_OF_FILES: dict[str, Callable[[Path], Dataset]] = {
     "FreyFaces": lambda root: FreyFaces(root=root),
     "MNIST": lambda root: MNIST(root=root),
     "MNIST (grey)": lambda root: MNIST(binarization="none", root=root),
+    "MiniBooNE": lambda root: MiniBooNE(variant="first1523", root=root),
     "Omniglot": lambda root: Omniglot(variant="derived", root=root),
     "StaticMNIST": lambda root: StaticMNIST(root=root),
+    "WineQuality": lambda root: WineQuality(root=root),
+    "WineQuality (red)": lambda root: WineQuality(variant="red", root=root),
 }

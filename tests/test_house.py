@@ -42,8 +42,8 @@ FAMILIES = {
 NOT_A_FAMILY = {  # public classes of these rooms that are not members of a family, each with the reason
     **dict.fromkeys("Bound Dataset FlowTransform Head LevelDistribution Likelihood Net".split(), "a family's base"),
     **dict.fromkeys(("Batches", "Description", "Split"), "what a data set is made of"),
-    "ConvergenceError": "what an inverse raises that found no solution",
-    **dict.fromkeys(("GradientStep", "LogWeights", "Objective"), "what stands before and after a bound"),
+    **dict.fromkeys("ConvergenceError GradientStep LogWeights Objective".split(), "what stands beside a family"),
+    **dict.fromkeys("AutoFlow FlowModel Potential Unnormalized".split(), "the only one of its kind"),
 }
 
 # Too slow for those who want a model or a bound only.

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from pyro.distributions import TransformModule
 from pyro.distributions.conditional import ConditionalTransform
 from torch import Tensor, nn
@@ -160,6 +161,12 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
             raise ValueError(
                 f"{type(self).__name__} got a value of dtype {x.dtype}: it must be floating point. Integers become "
                 f"continuous by dequantisation: x + torch.rand_like(x.float())."
+            )
+        weight = next(self.parameters(), x)
+        if weight.dtype != x.dtype and {weight.dtype, x.dtype} <= {torch.float32, torch.float64}:  # not autocast's
+            raise ValueError(
+                f"{type(self).__name__} has parameters of dtype {weight.dtype} and got a value of dtype {x.dtype}: use "
+                f"x.to({weight.dtype}), or flow.to({x.dtype})."
             )
 
 

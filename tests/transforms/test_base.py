@@ -285,3 +285,8 @@ def test_sizes_must_be_positive():
             Bend(wrong)
         with pytest.raises(ValueError, match=rf"Bend got context_dim=\({wrong},\)"):
             Bend(2, context_dim=wrong)
+
+
+def test_a_value_of_another_precision_is_an_error():
+    with pytest.raises(ValueError, match=r"Bend has parameters of dtype torch.float32 .* use x.to\(torch.float32\)"):
+        Bend(2)(torch.randn(3, 2, dtype=torch.float64))

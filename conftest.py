@@ -27,6 +27,7 @@ def fixed_chance() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     pyro.clear_param_store()
+    pyro.enable_validation(is_validate=True)  # torch.compile switches it off for the whole process
 
 
 @pytest.fixture(autouse=True)

@@ -162,7 +162,7 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
                 f"{type(self).__name__} got a value of dtype {x.dtype}: it must be floating point. Integers become "
                 f"continuous by dequantisation: x + torch.rand_like(x.float())."
             )
-        weight = next(self.parameters(), x)
+        weight = x if torch.compiler.is_compiling() else next(self.parameters(), x)
         if weight.dtype != x.dtype and {weight.dtype, x.dtype} <= {torch.float32, torch.float64}:  # not autocast's
             raise ValueError(
                 f"{type(self).__name__} has parameters of dtype {weight.dtype} and got a value of dtype {x.dtype}: use "

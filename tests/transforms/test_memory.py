@@ -71,7 +71,6 @@ CHANGES = {
     "SGD (foreach)": optimised(lambda p: torch.optim.SGD(p, 0.1, foreach=True)),
     "SGD (fused)": optimised(lambda p: torch.optim.SGD(p, 0.1, fused=True)),
     "added in place": added,
-    "double": lambda flow: flow.double(),
     "load_state_dict": lambda flow: flow.load_state_dict(shifted(flow)),
     "load_state_dict (assign)": lambda flow: flow.load_state_dict(shifted(flow), assign=True),
     "moving average": averaged,

@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: setup demo test lint bench docs
 setup: .venv/.ready
-demo: setup ; $(BIN)/pyro-dgm reproduce digits
+demo: setup ; $(BIN)/pyro-dgm reproduce digits --jobs 2
 test: setup ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 lint: setup ; $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
 bench: setup ; $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[bench]' && $(BIN)/python -m benchmarks

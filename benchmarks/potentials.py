@@ -42,7 +42,7 @@ FLOWS: dict[str, Callable[[], FlowTransform]] = {
     "H-SNF, K = 16": lambda: HouseholderSylvester(2, depth=16, reflections=2),
     "IAF, K = 8": lambda: Stack(2, flow=partial(InverseAutoregressive, hidden=(32, 32)), depth=8),
     "RealNVP, K = 8": lambda: Stack(2, flow=AffineCoupling, depth=8),
-    "spline coupling, K = 4": lambda: Stack(2, flow=SplineCoupling, depth=4),
+    "spline coupling, K = 4": lambda: Stack(2, flow=partial(SplineCoupling, bound=10), depth=4),
 }
 
 

@@ -177,6 +177,7 @@ def test_processes_start_from_the_moments_over_all(monkeypatch):
 @pytest.mark.filterwarnings("default:The .grad attribute of a Tensor")  # the compiler looks at what is no leaf
 def test_compiled_it_begins_likewise():
     flow, x = ActNorm(3).double(), data()
+    torch.compiler.reset()
     compiled = torch.compile(flow.forward_and_logdet, backend="eager")
     assert standard(compiled(x)[0])
     assert flow.initialized

@@ -248,6 +248,7 @@ def test_it_traces_without_a_device_under_vmap_and_in_one_graph(direction):
     y, logdet = function(x, raw)
     nowhere = function(x.to("meta"), raw.to("meta"))
     assert [value.shape for value in nowhere] == [(6,), (6,)]
+    torch.compiler.reset()
     for values in (torch.vmap(function)(x, raw), torch.compile(function, fullgraph=True, backend="eager")(x, raw)):
         torch.testing.assert_close(values, (y, logdet))
     slopes = torch.vmap(torch.func.grad(lambda x, raw: function(x, raw)[0]))(x, raw)

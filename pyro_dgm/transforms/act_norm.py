@@ -9,7 +9,7 @@ from torch import Tensor, distributed, nn
 
 from pyro_dgm.transforms.base import FlowTransform, Parameters
 from pyro_dgm.transforms.flow_parameters import ContextNet, FlowParameters
-from pyro_dgm.transforms.one_pass import _under_functorch
+from pyro_dgm.transforms.one_pass import under_functorch
 from pyro_dgm.transforms.start_small import start_small
 
 
@@ -108,8 +108,7 @@ class ActNorm(FlowTransform):
     @torch.no_grad()
     def _meet(self, data: Tensor, *, inverse: bool) -> None:
         """Initialise by the first batch that can be used. Waits for the device, but is not called again afterwards."""
-        in_torch_func = _under_functorch() and not torch.compiler.is_compiling()  # the compiler says yes to the first
-        if not self.training or data.is_meta or in_torch_func:
+        if not self.training or data.is_meta or under_functorch():
             return
         rows = data.reshape(-1, self.dim).to(self.log_scale.dtype)
         if not _several_processes() and len(rows) < 2:

@@ -5,12 +5,13 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from pyro_dgm.nn.made import MADE
 from pyro_dgm.transforms.base import FlowTransform, Parameters
 from pyro_dgm.transforms.elementwise import Elementwise
-from pyro_dgm.transforms.one_pass import _under_functorch
+from pyro_dgm.transforms.one_pass import under_functorch
 from pyro_dgm.transforms.sequential import Map, Solve, one_by_one
 
 
@@ -77,6 +78,6 @@ class Autoregressive(FlowTransform):
 
     def _in_sequence(self, function: Map, inverse: Map, w: Tensor, biases: Parameters) -> tuple[Tensor, Tensor]:
         weights = tuple(layer.weight for layer in self.net.linear)
-        if _under_functorch():  # which differentiates operations, and knows no theorem
+        if under_functorch() or torch.compiler.is_compiling():  # they differentiate operations, and know no theorem
             return one_by_one(self.net, inverse, w, biases, weights)
         return Solve.apply(self.net, function, inverse, w, *biases, *weights)

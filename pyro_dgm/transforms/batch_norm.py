@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dgm.transforms.base import FlowTransform, Parameters
-from pyro_dgm.transforms.one_pass import _under_functorch
+from pyro_dgm.transforms.one_pass import under_functorch
 
 
 class BatchNorm(FlowTransform):
@@ -92,7 +92,7 @@ class BatchNorm(FlowTransform):
         if not self.training or len(rows) < 2:
             return self.running_mean, self.running_var
         var, mean = torch.var_mean(rows, 0, correction=0)
-        if torch.compiler.is_compiling() or not _under_functorch():  # the compiler says yes to the second
+        if not under_functorch():
             self._average(mean.detach(), var.detach() * (len(rows) / (len(rows) - 1)))
         return mean, var
 

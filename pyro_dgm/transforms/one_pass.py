@@ -97,7 +97,7 @@ class OnePass(Transform):
 
     def _remember(self, x: Tensor, y: Tensor, logdet: Tensor, *, forward: bool) -> None:
         self._memory = None
-        if not self._cache_size or torch.compiler.is_compiling() or _under_functorch():
+        if not self._cache_size or torch.compiler.is_compiling() or under_functorch():
             return
         kept = tuple(self.tensors())  # as long as they are here, no other tensor has their identity
         if any(tensor.is_inference() for tensor in (*kept, x, y)):  # these do not count what is written to them
@@ -127,7 +127,7 @@ class OnePass(Transform):
 
     def _holds(self, memory: "_Memory", x: Tensor, y: Tensor) -> bool:
         recorded = memory.grad or not torch.is_grad_enabled()
-        if not recorded or torch.compiler.is_compiling() or _under_functorch():
+        if not recorded or torch.compiler.is_compiling() or under_functorch():
             return False
         return memory.state == _state(self.modes(), (*self.tensors(), x, y, memory.logdet))
 
@@ -160,5 +160,6 @@ def _state(modes: Iterable[bool], tensors: Iterable[Tensor]) -> tuple[Any, ...]:
     return (_steps[0], *modes, *seen)
 
 
-def _under_functorch() -> bool:
+def under_functorch() -> bool:
+    """Whether a transform of `torch.func` is at work. The compiler looks like one from inside, and is none."""
     return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None

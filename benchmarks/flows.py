@@ -11,7 +11,6 @@ medians of the rounds, and ours relative to the fastest other library and to Pyr
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.clock import timed
 from benchmarks.flow_peers import Entry, flows
 
 
@@ -39,18 +39,6 @@ def invert(entry: Entry, y: Tensor) -> None:
     """The inverse alone."""
     if entry.inverse is not None:
         entry.inverse(y.clone())  # a memory of the last pair must not answer
-
-
-def timed(action: Callable[[], None], repeats: int, device: str) -> float:
-    """Time a block, in milliseconds for each repeat."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        action()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - start) / repeats
 
 
 def repeats_for(action: Callable[[], None], seconds: float, device: str) -> int:

@@ -76,10 +76,12 @@ def divergence(flow: FlowTransform, target: Potential) -> tuple[float, float]:
     return (q * (log_q - log_p)).sum().item(), q.sum().item()
 
 
-def measure(numbers: list[int], names: list[str], seeds: int, steps: int) -> dict[str, dict[str, list[dict]]]:
+def measure(
+    numbers: list[int], names: list[str], seeds: int, steps: int, figures: Path | None
+) -> dict[str, dict[str, list[dict]]]:
     results: dict[str, dict[str, list[dict]]] = {name: {} for name in names}
     for number in numbers:
-        target = Potential(number)
+        target, fitted = Potential(number), {}
         for name in names:
             runs = results[name].setdefault(f"U{number}", [])
             for seed in range(seeds):
@@ -88,9 +90,13 @@ def measure(numbers: list[int], names: list[str], seeds: int, steps: int) -> dic
                 start = time.perf_counter()
                 fit(flow, target, steps=steps)
                 seconds = time.perf_counter() - start
+                fitted.setdefault(name, flow)
                 kl, mass = divergence(flow, target)
                 runs.append({"kl": kl, "mass": mass, "seconds": seconds})
             print(name, f"U{number}", " ".join(f"{run['kl']:.3f}" for run in runs), flush=True)
+        if figures is not None:
+            figures.mkdir(parents=True, exist_ok=True)
+            draw(fitted, target, figures / f"U{number}.png")
     return results
 
 
@@ -111,7 +117,7 @@ def table(results: dict[str, dict[str, list[dict]]], title: str) -> Table:
 
 
 def draw(flows: dict[str, FlowTransform], target: Potential, path: Path) -> None:
-    """Draw the target's density and the flows', side by side."""
+    """Draw the target's density and those of the first seed's flows, side by side."""
     from matplotlib.figure import Figure
 
     points, _ = target.grid()
@@ -134,9 +140,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--figures", type=Path, help="a folder: also draw the densities there")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)  # tensors of 200 x 2
-    results = measure(options.potentials, options.flows, options.seeds, options.steps)
+    results = measure(options.potentials, options.flows, options.seeds, options.steps, options.figures)
     title = f"{options.steps} steps of 200 samples, {options.seeds} seeds, mean +- s.e."
     Console(width=150).print(table(results, title))
     if options.json:

@@ -11,7 +11,6 @@ the rounds. Feeding is timed in the same rounds: batches binarised anew, from `p
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.clock import timed
 from pyro_dgm.data import Batches
 from pyro_dgm.infer import ELBO, IWAE, GradientStep, Objective
 from pyro_dgm.models import VAE
@@ -107,18 +107,6 @@ def loader(grey: Tensor) -> Iterator[Tensor]:
     while True:
         for (x,) in data:
             yield torch.bernoulli(x / 255.0).to(torch.uint8)
-
-
-def timed(action: Callable[[], object], repeats: int, device: str) -> float:
-    """Time a block, in milliseconds for each repeat."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        action()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - start) / repeats
 
 
 def contestants(device: str) -> dict[str, Callable[[], object]]:

@@ -177,15 +177,13 @@ class Backwards(Elementwise):
     """An elementwise map with both directions exchanged."""
 
     def __init__(self, elementwise):
-        self.size = elementwise.size
-        self.forward_and_logdet = elementwise.inverse_and_logdet
-        self.inverse_and_logdet = elementwise.forward_and_logdet
+        self.size, self.elementwise = elementwise.size, elementwise
 
     def forward_and_logdet(self, x, raw):
-        raise NotImplementedError
+        return self.elementwise.inverse_and_logdet(x, raw)
 
     def inverse_and_logdet(self, y, raw):
-        raise NotImplementedError
+        return self.elementwise.forward_and_logdet(y, raw)
 
 
 @pytest.mark.parametrize("name", ["MaskedAutoregressive", "MaskedAutoregressive (reversed)", "SplineAutoregressive"])

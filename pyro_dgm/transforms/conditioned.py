@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A flow whose parameters were computed from a context: one set for each datum, computed once."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,8 @@ class Conditioned(OnePass):
         """Give the same transform with or without a memory of the last pair."""
         if cache_size == self._cache_size:
             return self
-        new = Conditioned.__new__(Conditioned)
-        new.__dict__.update(self.__getstate__(), _cache_size=cache_size)
+        new = copy.copy(self)
+        new._cache_size = cache_size
         return new
 
     def forward_shape(self, shape: torch.Size | tuple[int, ...]) -> torch.Size:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyro_dgm.nn.mlp import MLP
 from pyro_dgm.transforms.base import FlowTransform, Parameters
 from pyro_dgm.transforms.elementwise import Elementwise
+from pyro_dgm.transforms.start_small import last_linear
 
 Shape = tuple[int, ...]
 CouplingNet = Callable[[Shape, Shape], nn.Module]
@@ -116,7 +117,7 @@ class Coupling(FlowTransform):
 
     @torch.no_grad()
     def _start_as_identity(self, outputs: int) -> None:
-        linear = [module for module in self.net.modules() if isinstance(module, nn.Linear)]
-        if linear and linear[-1].out_features == outputs:
-            for parameter in linear[-1].parameters():
+        linear = last_linear(self.net)
+        if linear is not None and linear.out_features == outputs:
+            for parameter in linear.parameters():
                 parameter.zero_()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from pyro_dgm.transforms.start_small import last_linear
+
 ContextNet = Callable[[int, int], nn.Module]
 """Makes the network from the size of a context and the number of parameters; `nn.Linear` is one."""
 
@@ -34,10 +36,10 @@ class FlowParameters(nn.Module):
                 self.register_parameter(name, nn.Parameter(value.clone()))
             return
         self.net = context_net(context_dim, sum(self.sizes))
-        linear = [module for module in self.net.modules() if isinstance(module, nn.Linear)]
-        if linear and linear[-1].bias is not None and len(linear[-1].bias) == sum(self.sizes):
+        linear = last_linear(self.net)
+        if linear is not None and linear.bias is not None and linear.out_features == sum(self.sizes):
             with torch.no_grad():
-                linear[-1].bias.copy_(torch.cat([value.flatten() for value in initial.values()]))
+                linear.bias.copy_(torch.cat([value.flatten() for value in initial.values()]))
 
     def forward(self, context: Tensor | None) -> tuple[Tensor, ...]:
         """Give each parameter: its own of its shape, or one for each context, shape ``(*batch, *shape)``."""

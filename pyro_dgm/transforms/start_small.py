@@ -6,6 +6,11 @@ import torch
 from torch import nn
 
 
+def last_linear(net: nn.Module) -> nn.Linear | None:
+    """Find the linear layer that was put last into a network; None if it has none."""
+    return next((module for module in reversed(list(net.modules())) if isinstance(module, nn.Linear)), None)
+
+
 @torch.no_grad()
 def start_small(net: nn.Module, scale: float = 0.01) -> None:
     """Shrink the weights of a network's last linear layer, if it has one, and leave its bias.
@@ -17,6 +22,5 @@ def start_small(net: nn.Module, scale: float = 0.01) -> None:
         net: A network, changed in place.
         scale: Factor on the weights.
     """
-    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    if linear:
-        linear[-1].weight.mul_(scale)
+    if (linear := last_linear(net)) is not None:
+        linear.weight.mul_(scale)

@@ -8,9 +8,9 @@ import pyro.distributions as dist
 from torch import nn
 from torch.distributions import Distribution
 
-from pyro_dgm.distributions.build_flow import build_flow
 from pyro_dgm.distributions.standard_normal import StandardNormal
 from pyro_dgm.transforms.base import FlowTransform
+from pyro_dgm.transforms.make_flow import make_flow
 from pyro_dgm.transforms.masked_autoregressive import MaskedAutoregressive
 
 
@@ -40,7 +40,7 @@ class FlowPrior(nn.Module):
     def __init__(self, latent: int, *, flow: Callable[[int], FlowTransform] = MaskedAutoregressive) -> None:
         super().__init__()
         self.base = StandardNormal(latent)
-        self.flow = build_flow(self, flow, latent)
+        self.flow = make_flow(self, flow, latent, stock=True)
 
     def forward(self) -> Distribution:
         """Return p(z) with ``batch_shape`` ``()`` and ``event_shape`` ``(L,)``."""

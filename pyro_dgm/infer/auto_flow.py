@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 from pyro_dgm.infer.local_parameters import Program
 from pyro_dgm.transforms.base import FlowTransform
 from pyro_dgm.transforms.compose import Compose
+from pyro_dgm.transforms.make_flow import check_factory, make_flow
 from pyro_dgm.transforms.neural_autoregressive import NeuralAutoregressive
 
 QUANTILE_SAMPLES = 10_000  # the standard error of a median is then 1.3 % of a standard deviation
@@ -77,8 +78,7 @@ class AutoFlow(AutoContinuous):
     ) -> None:
         if not init_scale > 0:
             raise ValueError(f"AutoFlow got init_scale={init_scale}: it must be positive.")
-        if isinstance(flow, nn.Module):
-            raise ValueError(f"AutoFlow got the flow {flow!r}: give what makes one, e.g. flow=partial(Stack, depth=8).")
+        check_factory(self, flow)
         super().__init__(model, init_loc_fn=init_loc_fn)
         self._make_flow, self._init_scale = flow, init_scale
 
@@ -158,12 +158,7 @@ class AutoFlow(AutoContinuous):
             raise
 
     def _flow(self, loc: Tensor) -> Compose:
-        flow = self._make_flow(self.latent_dim)
-        if not isinstance(flow, FlowTransform) or flow.shape != (self.latent_dim,) or flow.context_dim is not None:
-            raise ValueError(
-                f"AutoFlow got a flow that makes {flow!r}: the model has {self.latent_dim} latent dimensions, so it "
-                f"must make a flow of {self.latent_dim} elements without a context."
-            )
+        flow = make_flow(self, self._make_flow, self.latent_dim)
         return Compose([flow, _LocScale(loc, self._init_scale)]).to(loc)
 
     def _loc(self) -> Tensor:

@@ -16,6 +16,7 @@ from pyro_dgm.models.approximation import Approximation
 from pyro_dgm.models.push_forward import PushForward
 from pyro_dgm.nn.shape import positive_shape
 from pyro_dgm.transforms.base import FlowTransform
+from pyro_dgm.transforms.make_flow import make_flow
 from pyro_dgm.transforms.spline_autoregressive import SplineAutoregressive
 
 Shape = tuple[int, ...]
@@ -63,18 +64,9 @@ class FlowModel(PushForward):
         base: Callable[[int], nn.Module] = StandardNormal,
     ) -> None:
         dim = math.prod(positive_shape(self, "shape", shape))
-        if not shape or isinstance(flow, nn.Module):
-            raise ValueError(
-                f"FlowModel got shape={tuple(shape)} and flow={flow!r}: it needs at least one size, and what makes a "
-                f"flow, e.g. flow=Planar or flow=partial(Stack, depth=5), not a flow itself."
-            )
-        made = flow(dim)
-        if not isinstance(made, FlowTransform) or made.shape != (dim,) or made.context_dim is not None:
-            raise ValueError(
-                f"FlowModel(shape={tuple(shape)}) got a flow that makes {made!r}: it must make a flow of {dim} "
-                f"elements without a context."
-            )
-        super().__init__(base(dim), made, tuple(shape))
+        if not shape:
+            raise ValueError("FlowModel got shape=(): it needs at least one size, as in shape=(2,).")
+        super().__init__(base(dim), make_flow(self, flow, dim), tuple(shape))
 
     @pyro_method
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:

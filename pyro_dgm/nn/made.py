@@ -29,7 +29,8 @@ class MADE(nn.Module):
         order: The dimensions from first to last; None for 0 to D - 1.
         context_dim: Size H of a context; None for none.
         activation: Nonlinearity after every hidden layer; it acts on each number alone and has no parameters.
-        last_scale: Factor on the initial weights of the last layer, whose biases start as zeros: outputs start small.
+        last_scale: Factor on the initial weights of the last layer, whose biases start as zeros; a small
+            one starts every output near zero, and training more slowly.
 
     Raises:
         ValueError: If a size is not positive, the order is no permutation, the activation has parameters, or at call
@@ -57,7 +58,7 @@ class MADE(nn.Module):
         order: Sequence[int] | None = None,
         context_dim: int | None = None,
         activation: type[nn.Module] = nn.ReLU,
-        last_scale: int | float = 0.01,
+        last_scale: int | float = 1.0,
     ) -> None:
         super().__init__()
         (self.dim,), (self.outputs,) = positive_shape(self, "dim", (dim,)), positive_shape(self, "outputs", (outputs,))

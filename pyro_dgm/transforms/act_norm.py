@@ -99,7 +99,8 @@ class ActNorm(FlowTransform):
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         if self._ask:
             self._meet(y, inverse=True)
-        x, logdet = (y - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum()
+        inverse_scale = -self.log_scale
+        x, logdet = (y - self.shift) * inverse_scale.exp(), inverse_scale.sum()
         if parameters:
             log_scale, shift = parameters
             x, logdet = (x - shift) * (-log_scale).exp(), logdet - log_scale.sum(-1)

@@ -44,15 +44,15 @@ class ElementwiseAffine(Elementwise):
 
     def forward_and_logdet(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Map every x to x exp(s) + t, with s."""
-        log_scale, shift = self._parameters(raw)
+        log_scale, shift = self._parameters(raw, self.bound)
         return torch.addcmul(shift, x, log_scale.exp()), log_scale
 
     def inverse_and_logdet(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Map every y to (y - t) exp(-s), with -s."""
-        log_scale, shift = self._parameters(raw)
-        logdet = -log_scale
+        logdet, shift = self._parameters(raw, -self.bound)
         return (y - shift) * logdet.exp(), logdet
 
-    def _parameters(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+    def _parameters(self, raw: Tensor, bound: int | float) -> tuple[Tensor, Tensor]:
+        """Give s (-s for a negative bound) and t."""
         log_scale, shift = raw.unbind(-1)
-        return self.bound * torch.tanh(log_scale / self.bound), shift
+        return torch.tanh(log_scale / abs(bound)) * bound, shift

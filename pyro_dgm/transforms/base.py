@@ -152,8 +152,8 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         return self.bind(None)
 
     def _check(self, x: Tensor) -> None:
-        event = len(self.shape)
-        if x.dim() < event or tuple(x.shape[x.dim() - event :]) != self.shape:
+        if x.shape[-len(self.shape) :] != self.shape:
+            event = len(self.shape)
             sizes = f"its last size must be {self.dim}" if event == 1 else f"its last sizes must be {self.shape}"
             raise ValueError(
                 f"{type(self).__name__}(dim={self.dim}) got a value of shape {tuple(x.shape)}: {sizes}. "

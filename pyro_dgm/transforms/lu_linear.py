@@ -45,7 +45,6 @@ class LULinear(FlowTransform):
         True
     """
 
-    order: Tensor
     signs: Tensor
 
     def __init__(
@@ -59,12 +58,11 @@ class LULinear(FlowTransform):
         super().__init__(dim, context_dim=context_dim)
         if start not in get_args(Start):
             raise ValueError(f"LULinear got start={start!r}: it must be one of {', '.join(get_args(Start))}.")
-        order, sign, triangles = torch.arange(dim), torch.ones(dim), torch.zeros(dim, dim)
-        if start == "permutation":
-            order = Permute.random(dim).order
+        self.permutation = Permute.random(dim) if start == "permutation" else Permute(range(dim))
+        sign, triangles = torch.ones(dim), torch.zeros(dim, dim)
         if start == "rotation":
             order, sign, triangles = _decompose(_rotation(dim))
-        self.register_buffer("order", order)
+            self.permutation.order, self.permutation.places = order, order.argsort()
         self.register_buffer("signs", sign)
         self.values = FlowParameters({"triangles": triangles, "bias": torch.zeros(dim)}, context_dim, context_net)
         if context_dim is not None:
@@ -81,7 +79,7 @@ class LULinear(FlowTransform):
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         lower, upper, bias, logdet = parameters
         y = on_rows(lambda rows: rows @ upper.mT @ lower.mT, x, upper)
-        return y.index_select(-1, self.order) + bias, logdet.expand(x.shape[:-1])
+        return self.permutation.reorder(y) + bias, logdet.expand(x.shape[:-1])
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         lower, upper, bias, logdet = parameters
@@ -90,7 +88,7 @@ class LULinear(FlowTransform):
             rows = torch.linalg.solve_triangular(lower.mT, rows, upper=True, left=False, unitriangular=True)
             return torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False)
 
-        x = on_rows(solve, (y - bias).index_select(-1, self.order.argsort()), upper)
+        x = on_rows(solve, self.permutation.restore(y - bias), upper)
         return x, -logdet.expand(y.shape[:-1])
 
 

@@ -3,7 +3,7 @@
 """A fixed permutation of the elements of a vector, which lets the next flow see them in another order."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Permute(FlowTransform):
     """
 
     order: Tensor
+    places: Tensor
 
     def __init__(self, order: Sequence[int]) -> None:
         if sorted(order) != list(range(len(order))) or not order:
@@ -41,6 +42,7 @@ class Permute(FlowTransform):
             )
         super().__init__(len(order))
         self.register_buffer("order", torch.tensor([int(index) for index in order]))
+        self.register_buffer("places", self.order.argsort(), persistent=False)
 
     @classmethod
     def reverse(cls, dim: int) -> Self:
@@ -56,8 +58,20 @@ class Permute(FlowTransform):
         """Give nothing: the order is the same for all data."""
         return ()
 
+    def reorder(self, x: Tensor) -> Tensor:
+        """Put the elements of the last dimension into the order."""
+        return x.index_select(-1, self.order)
+
+    def restore(self, y: Tensor) -> Tensor:
+        """Put them back."""
+        return y.index_select(-1, self.places)
+
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        return x.index_select(-1, self.order), x.new_zeros(x.shape[:-1])
+        return self.reorder(x), x.new_zeros(x.shape[:-1])
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        return y.index_select(-1, self.order.argsort()), y.new_zeros(y.shape[:-1])
+        return self.restore(y), y.new_zeros(y.shape[:-1])
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- torch's signature
+        super()._load_from_state_dict(*args, **kwargs)
+        self.places.copy_(self.order.argsort())

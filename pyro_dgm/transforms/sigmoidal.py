@@ -84,16 +84,22 @@ class Sigmoidal(Elementwise):
         return x, -_mean_of_sigmoids(x, slope, bias, log_weight)[1]
 
     def _parameters(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Read slopes a, biases b and log-weights log w, each of shape ``(*batch, units)``."""
+        """Read slopes a, biases b and unnormalised log w, each of shape ``(*batch, units)``."""
         slope, bias, weight = raw.split(self.units, -1)
         spread = torch.linspace(-1, 1, self.units, dtype=raw.dtype, device=raw.device) if self.units > 1 else 0
         slope = MIN_SLOPE + (1 - MIN_SLOPE) * softplus(slope + math.log(math.expm1(1)))
-        return slope, bias + spread, weight.log_softmax(-1)
+        return slope, bias + spread, weight
 
 
 def _mean_of_sigmoids(x: Tensor, slope: Tensor, bias: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the logit of the mean p and its log-derivative, that of the units' mean a p (1 - p) over p (1 - p)."""
+    """Compute the logit of the mean p, and its log-derivative, that of the units' mean a p (1 - p) over p (1 - p).
+
+    The logit is that of all multiples of the weights; the derivative wants their sum, which is that of p and 1 - p.
+    """
     z = torch.addcmul(bias, x.unsqueeze(-1), slope)  # (*batch, units)
-    log_p, log_q = log_weight + logsigmoid(z), logsigmoid(-z)
-    all_p, all_q = log_p.logsumexp(-1), (log_weight + log_q).logsumexp(-1)
-    return all_p - all_q, (log_p + log_q + slope.log()).logsumexp(-1) - all_p - all_q
+    log_q = logsigmoid(-z)
+    weighted_q = log_weight + log_q
+    weighted_p = weighted_q + z
+    all_p, all_q = weighted_p.logsumexp(-1), weighted_q.logsumexp(-1)
+    log_slope = (weighted_p + (log_q + slope.log())).logsumexp(-1) + torch.logaddexp(all_p, all_q) - (all_p + all_q)
+    return all_p - all_q, log_slope

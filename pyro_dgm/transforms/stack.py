@@ -13,6 +13,7 @@ from pyro_dgm.transforms.compose import Compose
 from pyro_dgm.transforms.coupling import Coupling
 from pyro_dgm.transforms.inverse_autoregressive import InverseAutoregressive
 from pyro_dgm.transforms.lu_linear import LULinear
+from pyro_dgm.transforms.make_flow import make_flow
 from pyro_dgm.transforms.permute import Permute
 
 Between = Literal["reverse", "random", "lu"]
@@ -65,23 +66,16 @@ class Stack(Compose):
         (depth,) = positive_shape(self, "depth", (depth,))
         if between is not None and between not in get_args(Between):
             raise ValueError(f"Stack got between={between!r}: it must be {', '.join(get_args(Between))} or None.")
-        context = {} if context_dim is None else {"context_dim": context_dim}
-        flows = [self._checked(flow(dim, **context), dim)]
+        flows = [make_flow(self, flow, dim, context=context_dim)]
         for _ in range(depth - 1):
             flows += [] if between is None else [_mix(dim, between)]
-            flows += [self._checked(flow(dim, **context), dim)]
+            flows += [make_flow(self, flow, dim, context=context_dim)]
         super().__init__(flows)
         if between in (None, "reverse") and (same := _unchanged(flows, dim)):
             raise ValueError(
                 f"Stack(dim={dim}) with between={between!r} and couplings of these masks never changes the elements "
                 f"{same}: set between='random' or 'lu', or a mask that the reversal moves, as that of the first half."
             )
-
-    @staticmethod
-    def _checked(flow: object, dim: int) -> FlowTransform:
-        if not isinstance(flow, FlowTransform) or flow.shape != (dim,):
-            raise ValueError(f"Stack(dim={dim}) got a flow that makes {flow!r}: it must make a flow of {dim} elements.")
-        return flow
 
 
 def _unchanged(flows: list[FlowTransform], dim: int) -> list[int]:

@@ -135,7 +135,7 @@ def test_it_deep_copies_and_pickles():
 @pytest.mark.parametrize(
     ("flow", "message"),
     [
-        (lambda dim: Planar(dim + 1), r"FlowPrior\(latent=3\) got the flow .* its dimension must be 3"),
+        (lambda dim: Planar(dim + 1), r"FlowPrior got a flow= that makes .* its dimension must be 3"),
         (partial(Planar, context_dim=4), "its context_dim must be left out: there is no context"),
         (lambda dim: torch.nn.Linear(dim, dim), "that makes Linear: it must make a flow"),
         (Planar(3), "needs what makes one from the dimension"),

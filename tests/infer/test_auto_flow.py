@@ -273,10 +273,10 @@ def discrete():
     ("make", "error", "message"),
     [
         (lambda: AutoFlow(line, init_scale=0.0), ValueError, "init_scale=0.0: it must be positive"),
-        (lambda: AutoFlow(line, flow=LULinear(2)), ValueError, "give what makes one"),
-        (lambda: AutoFlow(line, flow=lambda dim: LULinear(dim + 1)), ValueError, "the model has 2 latent dimensions"),
+        (lambda: AutoFlow(line, flow=LULinear(2)), ValueError, "needs what makes one"),
+        (lambda: AutoFlow(line, flow=lambda dim: LULinear(dim + 1)), ValueError, "its dimension must be 2"),
         (lambda: AutoFlow(line, flow=lambda dim: nn.Linear(dim, dim)), ValueError, "makes Linear"),
-        (lambda: AutoFlow(line, flow=partial(Planar, context_dim=3)), ValueError, "without a context"),
+        (lambda: AutoFlow(line, flow=partial(Planar, context_dim=3)), ValueError, "context_dim must be left out"),
         (lambda: AutoFlow(subsampled), ValueError, "'z' in the plate 'data', which draws 2 of 4"),
         (lambda: AutoFlow(discrete), (NotImplementedError, ValueError), "z|Bernoulli"),
         (lambda: AutoFlow(lambda: None), RuntimeError, "no latent variables"),

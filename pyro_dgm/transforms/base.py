@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_dgm.nn.shape import positive_shape
 from pyro_dgm.transforms.conditioned import Conditioned
+from pyro_dgm.transforms.full_precision import full_precision
 from pyro_dgm.transforms.one_pass import OnePass
 
 if TYPE_CHECKING:
@@ -66,16 +67,19 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         """Map y back to x; with log|det dx/dy|."""
 
+    @full_precision
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x, shape ``(*batch, *shape)``, to y; with log|det dy/dx|, shape ``(*batch)``, in nats."""
         self._check(x)
         return self._forward_and_logdet(x, self._own())
 
+    @full_precision
     def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map y, shape ``(*batch, *shape)``, back to x; with log|det dx/dy|, shape ``(*batch)``, in nats."""
         self._check(y)
         return self._inverse_and_logdet(y, self._own())
 
+    @full_precision
     def condition(self, context: Tensor) -> Conditioned:
         """Compute every datum's parameters from its context.
 
@@ -167,7 +171,7 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
                 f"continuous by dequantisation: x + torch.rand_like(x.float())."
             )
         weight = next(self._weights(), x)
-        if weight.dtype != x.dtype and {weight.dtype, x.dtype} <= {torch.float32, torch.float64}:  # not autocast's
+        if weight.dtype != x.dtype and {weight.dtype, x.dtype} <= {torch.float32, torch.float64}:
             raise ValueError(
                 f"{type(self).__name__} has parameters of dtype {weight.dtype} and got a value of dtype {x.dtype}: use "
                 f"x.to({weight.dtype}), or flow.to({x.dtype})."

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Transform
 from torch.distributions.transforms import _InverseTransform
 
+from pyro_dgm.transforms.full_precision import full_precision
 from pyro_dgm.transforms.one_pass import OnePass
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ class Conditioned(OnePass):
         self.batch_shape = context.shape[:-1]
         self.parameters = flow.bind(context)
 
+    @full_precision
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map x to y, with log|det dy/dx|."""
         return self.flow._forward_and_logdet(self._expand(x), self.parameters)
 
+    @full_precision
     def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map y to x, with log|det dx/dy|."""
         return self.flow._inverse_and_logdet(self._expand(y), self.parameters)

@@ -47,8 +47,8 @@ FLOWS: dict[str, Callable[[], FlowTransform]] = {
 
 
 def distribution(flow: FlowTransform) -> dist.TransformedDistribution:
-    """The flow's density: noise of standard deviation 2, as the potentials are about that wide."""
-    return dist.TransformedDistribution(dist.Normal(torch.zeros(2), 2.0).to_event(1), [flow])
+    """The flow's density: standard normal noise, bent."""
+    return dist.TransformedDistribution(dist.Normal(torch.zeros(2), 1.0).to_event(1), [flow])
 
 
 def fit(flow: FlowTransform, target: Potential, *, steps: int, batch: int = 200, lr: float = 5e-3) -> None:

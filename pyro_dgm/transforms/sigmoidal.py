@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 
 from pyro_dgm.transforms.elementwise import Elementwise
 from pyro_dgm.transforms.solve import attach_gradients, solve_increasing
@@ -97,7 +97,7 @@ def _mean_of_sigmoids(x: Tensor, slope: Tensor, bias: Tensor, log_weight: Tensor
     The logit is that of all multiples of the weights; the derivative wants their sum, which is that of p and 1 - p.
     """
     z = torch.addcmul(bias, x.unsqueeze(-1), slope)  # (*batch, units)
-    log_q = logsigmoid(-z)
+    log_q = -softplus(z, threshold=40)  # log sigmoid(-z), to the last bit of float64
     weighted_q = log_weight + log_q
     weighted_p = weighted_q + z
     all_p, all_q = weighted_p.logsumexp(-1), weighted_q.logsumexp(-1)

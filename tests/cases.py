@@ -49,7 +49,22 @@ from pyro_dgm.distributions import (
     NormalMixture,
     StandardNormal,
 )
-from pyro_dgm.infer import ELBO, IWAE, Bound
+from pyro_dgm.infer import (
+    CIWAE,
+    CUBO,
+    ELBO,
+    IWAE,
+    MIWAE,
+    PIWAE,
+    Bound,
+    Capacity,
+    FreeBits,
+    KLBalance,
+    KLControl,
+    Renyi,
+    ReweightedWakeSleep,
+    SiteWeights,
+)
 from pyro_dgm.models import VAE
 from pyro_dgm.nn import (
     MLP,
@@ -224,8 +239,33 @@ LIKELIHOODS: dict[str, Callable[[tuple[int, ...]], Likelihood]] = {
 
 # Bounds, called with a number of particles.
 BOUNDS: dict[str, Callable[[int], Bound]] = {
+    "CIWAE": CIWAE,
+    "CIWAE (dreg)": partial(CIWAE, mix=0.2, gradient="dreg"),
+    "CUBO": CUBO,
+    "CUBO (dreg, order 3)": partial(CUBO, order=3, gradient="dreg"),
     "ELBO": ELBO,
+    "ELBO (stl)": partial(ELBO, gradient="stl"),
     "IWAE": IWAE,
+    "IWAE (dreg)": partial(IWAE, gradient="dreg"),
+    "MIWAE": partial(MIWAE, groups=1),
+    "MIWAE (groups of one)": lambda particles: MIWAE(particles, groups=particles),
+    "PIWAE": lambda particles: PIWAE(particles, groups=particles),
+    "PIWAE (dreg)": lambda particles: PIWAE(particles, groups=particles, gradient="dreg"),
+    "Renyi": Renyi,
+    "Renyi (alpha 2, dreg)": partial(Renyi, alpha=2, gradient="dreg"),
+    "ReweightedWakeSleep": ReweightedWakeSleep,
+}
+
+# Controls of the KL, for programs with a latent site z.
+KL_CONTROLS: dict[str, Callable[[], KLControl]] = {
+    "Capacity": lambda: Capacity(1.0, weight=2.0),
+    "Capacity (of each datum)": lambda: Capacity(1.0, weight=2.0, over="datum"),
+    "FreeBits": lambda: FreeBits(0.5),
+    "FreeBits (all)": lambda: FreeBits(0.5, per="all"),
+    "FreeBits (of each datum)": lambda: FreeBits(0.5, over="datum"),
+    "FreeBits (of each dimension)": lambda: FreeBits(0.5, per="dimension"),
+    "KLBalance": KLBalance,
+    "SiteWeights": lambda: SiteWeights({"z": 3.0}),
 }
 
 SMALL = {"shape": (8, 8), "latent": 5, "encoder": partial(MLP, hidden=(32,)), "decoder": partial(MLP, hidden=(32,))}

@@ -3,6 +3,7 @@
 """Models whose log p(x) is known exactly, to hold every estimate against."""
 
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -115,3 +116,29 @@ def not_above(estimate: Tensor, exact: Tensor | float, errors: float = 5.0) -> b
     """Whether the mean of independent estimates exceeds the exact value by no more than 5 standard errors."""
     error = estimate.std(0) / math.sqrt(len(estimate))
     return bool((estimate.mean(0) <= exact + errors * error + 1e-9).all())
+
+
+def gradients(
+    bound: pyro.infer.ELBO,
+    pair: Any,
+    parameters: list[nn.Parameter],
+    x: Tensor,
+    *,
+    copies: int = 400,
+    rounds: int = 60,
+    scale: float = 1.0,
+) -> Tensor:
+    """Independent estimates of the ascent direction, each the mean over copies of the data: shape (rounds, numbers)."""
+    found = []
+    for _ in range(rounds):
+        loss = bound.differentiable_loss(pair.model, pair.guide, x.repeat(copies, *[1] * (x.dim() - 1)))
+        parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+        flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
+        found.append(-scale * torch.cat([part.flatten() for part in flat]) / copies)
+    return torch.stack(found)
+
+
+def agree(first: Tensor, second: Tensor, errors: float = 5.0) -> bool:
+    """Whether two sets of independent estimates have one mean, within 5 standard errors of the difference."""
+    error = (first.var(0) / len(first) + second.var(0) / len(second)).sqrt()
+    return bool(((first.mean(0) - second.mean(0)).abs() <= errors * error + 1e-9).all())

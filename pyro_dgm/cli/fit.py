@@ -20,6 +20,7 @@ defaults are in brackets:
   --data DATA            a data set                         --data.OPTION VALUE
   --model MODEL          has model and guide (VAE)          --model.OPTION VALUE
   --bound BOUND          what to maximise (ELBO)            --bound.num_particles K
+  --bound.kl CONTROL     of the ELBO's KL (none)            --bound.kl.OPTION VALUE
   --optimizer NAME       of torch.optim (Adam)              --optimizer.lr LR (0.001)
   --scheduler NAME       of torch.optim.lr_scheduler        --scheduler.OPTION VALUE
   --model.help CLASS     the options of a class; --trainer.help, --data.help CLASS ... likewise

@@ -16,7 +16,7 @@ from pyro_dgm.cli.words import check, split
 HELP = """usage: pyro-dgm list [KIND]
 
 Name what there is of a KIND (models, data, nets, flows, priors, posteriors, likelihoods, bounds,
-recipes), or of all kinds. Any class of your own goes in by its import path
+controls, recipes), or of all kinds. Any class of your own goes in by its import path
 (--model my_package.MyVAE) and needs no entry here.
 
 example:
@@ -69,6 +69,12 @@ def _bounds() -> dict[str, str]:
     from pyro_dgm.infer import Bound
 
     return _lines(_subclasses("pyro_dgm.infer", Bound))
+
+
+def _controls() -> dict[str, str]:
+    from pyro_dgm.infer import KLControl
+
+    return _lines(_subclasses("pyro_dgm.infer", KLControl))
 
 
 def _priors() -> dict[str, str]:
@@ -125,5 +131,6 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "posteriors": _posteriors,
     "likelihoods": _likelihoods,
     "bounds": _bounds,
+    "controls": _controls,
     "recipes": _recipes,
 }

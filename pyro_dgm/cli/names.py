@@ -20,7 +20,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 """Where the short names of each option live."""
 
-PARTS = ("pyro_dgm.nn", "pyro_dgm.distributions", "pyro_dgm.transforms", "torch.nn")
+PARTS = ("pyro_dgm.nn", "pyro_dgm.distributions", "pyro_dgm.transforms", "pyro_dgm.infer", "torch.nn")
 """Where the short names of a class's own parts live (``--model.encoder``): the first room that has one wins."""
 
 

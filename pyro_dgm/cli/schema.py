@@ -99,7 +99,7 @@ def instantiate(config: Namespace) -> Namespace:
     except ValueError as error:
         if isinstance(error.__cause__, UsageError):
             raise error.__cause__ from None
-        said = re.findall(r"^\s+- (?!Expected a )(.+)$", str(error), re.MULTILINE)
+        said = re.findall(r"^\s+- (?!Expected a |Does not validate )(.+)$", str(error), re.MULTILINE)
         if not said:
             raise
         raise UsageError(said[0]) from error

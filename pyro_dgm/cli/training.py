@@ -146,7 +146,7 @@ def _warmup_end(assembly: Assembly) -> float | None:
     warmup = assembly.parts.trainer.warmup
     if warmup.by_steps:
         return warmup.steps / _steps_per_epoch(assembly.data, assembly.parts.batch_size)
-    return warmup.epochs or None
+    return float(warmup.epochs) or None
 
 
 def _steps_per_epoch(data: Dataset, batch_size: int) -> int:

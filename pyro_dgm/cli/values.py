@@ -44,7 +44,7 @@ def read(folder: Path) -> dict[str, Estimate]:
 def pooled(parts: Sequence[Estimates]) -> dict[str, Estimate]:
     """Put the estimates of several runs together, all data of all runs as one."""
     return {
-        key: replace(first, values=torch.cat([part[key].values for part in parts]), ess=None)
+        key: replace(first, values=torch.cat([part[key].values for part in parts]), ess=None, k_hat=None)
         for key, first in parts[0].items()
     }
 
@@ -77,7 +77,11 @@ def differences(own: Estimates, baseline: Estimates) -> dict[str, Estimate]:
     """
     return {
         f"{key}_difference": replace(
-            own[key], name="difference =", values=own[key].values - baseline[key].values, ess=None
+            own[key],
+            name="difference =",
+            values=own[key].values - baseline[key].values,
+            ess=None,
+            k_hat=None,
         )
         for key in COMPARED
         if key in own and key in baseline and len(own[key].values) == len(baseline[key].values)

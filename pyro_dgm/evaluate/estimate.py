@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pyro_dgm.evaluate.bits_per_dim import bits_per_dim
+from pyro_dgm.evaluate.pareto import TRUSTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,8 @@ class Estimate:
         ess: Effective sample size of each datum's importance weights, shape ``(N,)``, or ``None`` where no weights are.
         noun: What one datum is called: ``"image"`` or ``"datum"``.
         density: Whether the values come from densities of real numbers, which have no bits per dimension.
+        k_hat: Pareto shape of each datum's largest importance weights (`pareto_k`), shape ``(N,)``, or ``None`` where
+            no weights are or too few to tell. Above 0.7 the datum's value is not to be trusted.
 
     >>> import torch
     >>> print(Estimate("NLL <=", torch.tensor([82.07, 82.21]), method="IS, 5000 samples", noun="image"))
@@ -38,6 +41,7 @@ class Estimate:
     ess: Tensor | None = None
     noun: str = "datum"
     density: bool = False
+    k_hat: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that are not one number for each of at least one datum."""
@@ -58,6 +62,11 @@ class Estimate:
         if len(self.values) < 2:
             return math.nan
         return float(self.values.double().std()) / math.sqrt(len(self.values))
+
+    @property
+    def untrusted(self) -> float | None:
+        """The share of data whose `k_hat` is above 0.7 or undetermined; ``None`` without `k_hat`."""
+        return None if self.k_hat is None else float((~(self.k_hat <= TRUSTED)).double().mean())
 
     def to_bits_per_dim(self, event_shape: tuple[int, ...]) -> "Estimate":
         """Express the same estimate in bits per dimension.
@@ -83,6 +92,7 @@ class Estimate:
     def as_dict(self) -> dict[str, str | float | int | None]:
         """List the summary for a JSON file; what is not finite is ``None``, since JSON has neither NaN nor infinity."""
         error = self.standard_error
+        k_hat = None if self.k_hat is None else float(self.k_hat.median())
         return {
             "name": self.name.split(" ")[0],
             "mean": self.mean if math.isfinite(self.mean) else None,
@@ -92,17 +102,21 @@ class Estimate:
             "num_data": len(self.values),
             "ess_min": None if self.ess is None else float(self.ess.min()),
             "ess_median": None if self.ess is None else float(self.ess.median()),
+            "k_hat_median": k_hat if k_hat is not None and math.isfinite(k_hat) else None,
+            "k_hat_above_0.7": self.untrusted,
             "text": str(self),
         }
 
     def __str__(self) -> str:
         """Print as in ``NLL <= 82.14 +- 0.07 nats (IS, 5000 samples, 10000 images)``.
 
-        Two decimals, as tables have; more where the standard error would otherwise print as zero.
+        Two decimals, as tables have; more where the standard error would otherwise print as zero. Where the importance
+        weights of some data are not to be trusted it says of how many: ``(..., 10000 images, k-hat > 0.7 for 12)``.
         """
         error = self.standard_error
         decimals = 2 if math.isnan(error) or error == 0 else min(6, max(2, -math.floor(math.log10(error))))
         count = len(self.values)
         noun = self.noun if count == 1 else {"datum": "data"}.get(self.noun, f"{self.noun}s")
         number = f"{self.mean:.{decimals}f} +- {error:.{decimals}f} {self.unit}"
-        return f"{self.name} {number} ({self.method}, {count} {noun})"
+        doubt = f", k-hat > {TRUSTED:g} for {round(count * self.untrusted)}" if self.untrusted else ""
+        return f"{self.name} {number} ({self.method}, {count} {noun}{doubt})"

@@ -3,6 +3,7 @@
 """The marginal log-likelihood of data under a latent variable model, by importance sampling."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ def log_likelihood(
             (unless one particle of one datum needs more). A few such tensors are alive at a time.
 
     Returns:
-        An `Estimate` of the NLL in nats, lower is better: per-datum values, effective sample sizes, standard error.
+        An `Estimate` of the NLL in nats, lower is better: per-datum values, effective sample sizes, k-hat (`pareto_k`,
+        from 21 samples on), standard error.
 
     Raises:
         ValueError: If x is empty, a number is out of range, the pair has no data plate, or a weight is not a number.
@@ -59,7 +61,7 @@ def log_likelihood(
         model,
         guide,
         x,
-        _importance,
+        partial(_importance, num_samples=num_samples),
         num_samples=num_samples,
         num_data=num_data,
         seed=seed,
@@ -69,25 +71,28 @@ def log_likelihood(
     exact = bool(sums["exact"].all())
     return Estimate(
         "NLL =" if exact else "NLL <=",
-        _numbers(sums["nll"]),
+        checked_nll(sums["nll"]),
         method="exact" if exact else f"IS, {num_samples} sample{'s' * (num_samples != 1)}",
         ess=None if exact else sums["ess"],
         noun="image" if x.dim() >= 3 else "datum",
         density=x.is_floating_point(),
+        k_hat=None if exact else sums.get("k_hat"),
     )
 
 
-def _importance(chunks: Iterator[LogWeights]) -> dict[str, Tensor]:
+def _importance(chunks: Iterator[LogWeights], *, num_samples: int) -> dict[str, Tensor]:
     chunk = next(chunks)
     first, exact = chunk.log_w, not chunk.guide_terms
-    sums = WeightSums(first.shape[1], first.device)
+    sums = WeightSums(first.shape[1], first.device, 0 if exact else num_samples)
     sums.add(first)
     for chunk in chunks:
         sums.add(chunk.log_w)
-    return {"nll": -sums.log_mean(), "ess": sums.ess(), "exact": torch.full_like(first[0], exact)}
+    found = {"nll": -sums.log_mean(), "ess": sums.ess(), "exact": torch.full_like(first[0], exact)}
+    k_hat = sums.k_hat()
+    return found if k_hat is None else {**found, "k_hat": k_hat}
 
 
-def _numbers(nll: Tensor) -> Tensor:
+def checked_nll(nll: Tensor) -> Tensor:
     """Refuse NaN and an infinite density; an NLL of plus infinity is an honest answer: the model excludes the datum."""
     wrong = nll.isnan() | nll.isneginf()
     if wrong.any():

@@ -8,21 +8,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pyro_dgm.evaluate.pareto import tail_length, tail_shape
+
 
 class WeightSums:
-    r"""Running sums of w and of w squared, in log space and float64.
+    r"""Running sums of w and of w squared, in log space and float64, and the largest of the weights.
 
     .. math:: \log \sum_k w_k, \qquad \log \sum_k w_k^2
 
     Args:
         size: Number of data B.
         device: Where the log-weights are.
+        num_samples: How many particles will be added: the largest M + 1 of them are kept for k-hat. Without it none
+            are.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
+    def __init__(self, size: int, device: torch.device, num_samples: int = 0) -> None:
         self.log_sum = torch.full((size,), -math.inf, dtype=torch.float64, device=device)
         self.log_sum_squares = self.log_sum.clone()
         self.count = 0
+        kept = tail_length(num_samples) + 1
+        self.largest = self.log_sum.expand(kept if kept > 5 else 0, size)  # five or more make a tail
 
     def add(self, log_w: Float[Tensor, "K B"]) -> None:
         """Add a chunk of particles: log-weights in nats, shape ``(K, B)``."""
@@ -30,6 +36,8 @@ class WeightSums:
         self.log_sum = torch.logaddexp(self.log_sum, log_w.logsumexp(0))
         self.log_sum_squares = torch.logaddexp(self.log_sum_squares, (2 * log_w).logsumexp(0))
         self.count += len(log_w)
+        if len(self.largest):
+            self.largest = torch.cat([self.largest, log_w]).topk(len(self.largest), dim=0).values
 
     def log_mean(self) -> Float[Tensor, " B"]:
         """Give the log of the mean weight, in nats: the estimate of log p(x)."""
@@ -38,3 +46,7 @@ class WeightSums:
     def ess(self) -> Float[Tensor, " B"]:
         r"""Give the effective sample size :math:`(\sum w)^2 / \sum w^2`, from 1 to K; 0 if all weights are 0."""
         return torch.where(self.log_sum.isneginf(), 0.0, (2 * self.log_sum - self.log_sum_squares).exp())
+
+    def k_hat(self) -> Float[Tensor, " B"] | None:
+        """Give the Pareto shape of the largest weights (`pareto_k`), ``None`` if there are too few weights to tell."""
+        return tail_shape(self.largest) if len(self.largest) else None

@@ -4,21 +4,25 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from contextlib import nullcontext
+from typing import Any, ClassVar, get_args
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer.elbo import ELBOModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_dgm.infer.local_parameters import Program, local_parameters, owners, without_statements
+from pyro_dgm.infer.bound_module import BoundModule
+from pyro_dgm.infer.draws import DrawnWeights, Draws, guide_detached, inject
+from pyro_dgm.infer.gradients import PATHS, Gradient, Shares, credits, slopes
+from pyro_dgm.infer.local_parameters import Program
 from pyro_dgm.infer.log_weights import LogWeights, log_weights
 from pyro_dgm.infer.particles import particle_traces
 
 
 class Bound(pyro.infer.ELBO, ABC):
-    r"""Estimate a lower bound on log p(x) and its gradient, for any model and guide.
+    r"""Estimate a bound on log p(x) and its gradient, for any model and guide.
 
     .. math:: \text{loss} = -\sum_b s_b \, f(\log w_{1b}, \dots, \log w_{Kb})
 
@@ -31,49 +35,78 @@ class Bound(pyro.infer.ELBO, ABC):
     without it as its baseline (Mnih & Rezende 2016, arXiv:1602.06725, section 2.4), so any bound is right for discrete
     latent variables.
 
+    An upper bound has the sign turned: its loss is the bound itself, so that what is minimised always becomes tighter.
+
     Args:
         num_particles: K.
+        gradient: How the guide's gradient is estimated; see `pyro_dgm.infer.gradients`. "total" is the plain
+            derivative, and what the score function gives at sites without reparameterised samples. "stl" (sticking the
+            landing, for the ELBO) and "dreg" (doubly reparameterised, for any bound) have less variance and need
+            reparameterised samples; flows are then scored by their inverse, and must have one. "vimco" is "total" with
+            another baseline. The model's gradient is the same in all. (All this is of the loss; `per_datum` has the
+            plain derivative.)
         beta: Weight of the KL terms log p(z) - log q(z | x) (Higgins et al. 2017), kept as the 0-dim tensor ``.beta``,
             so that a schedule can change it in place. 1 is the bound on log p(x).
         max_plate_nesting: How many dimensions the program's plates take; infinity means: find out.
         retain_graph: Passed on to ``backward`` in `loss_and_grads`.
 
     Raises:
-        ValueError: If ``num_particles < 1``.
+        ValueError: If ``num_particles < 1``, beta is negative or no number, or the bound has no such gradient; at call,
+            if the gradient needs samples that carry one, and a site of the guide has none.
     """
 
-    linear: ClassVar[bool] = False
+    linear: ClassVar[bool] = False  # in the log-weights
+    upper: ClassVar[bool] = False  # an upper bound, which is minimised
+    split: ClassVar[bool] = False  # whether the guide learns from something else than the bound: from `_shares`
+    gradients: ClassVar[tuple[str, ...]] = get_args(Gradient)
 
     def __init__(
         self,
         num_particles: int = 1,
         *,
         beta: int | float = 1.0,
+        gradient: Gradient = "total",
         max_plate_nesting: int | float = math.inf,
         retain_graph: bool | None = None,
     ) -> None:
         if num_particles < 1:
             raise ValueError(f"{type(self).__name__} got num_particles={num_particles}: at least one is needed.")
+        if not 0 <= beta < math.inf:
+            raise ValueError(f"{type(self).__name__} got beta={beta}: a weight of the KL is a number from 0 on.")
+        if gradient not in self.gradients:
+            raise ValueError(f"{type(self).__name__} got gradient={gradient!r}: it has one of {self.gradients}.")
+        if gradient == "vimco" and num_particles == 1:
+            raise ValueError('gradient="vimco" takes the other particles as baseline: give num_particles=2 or more.')
+        self.gradient = gradient
         super().__init__(num_particles, max_plate_nesting, vectorize_particles=False, retain_graph=retain_graph)
         self.beta = torch.tensor(float(beta), dtype=torch.float64, device="cpu")  # 0-dim: mixes with any other
         self._guessed: tuple[Program, Program, int] | None = None
 
-    @staticmethod
     @abstractmethod
-    def bound(log_w: Tensor) -> Tensor:
-        """Reduce log-weights ``(K, *batch)`` to the bound ``(*batch)``, in nats, bigger is better."""
+    def bound(self, log_w: Tensor) -> Tensor:
+        """Reduce log-weights ``(K, *batch)`` to the bound ``(*batch)``, in nats."""
 
     def log_weights(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> LogWeights:
-        """Weigh this bound's K particles; see `pyro_dgm.infer.log_weights`."""
-        weights = log_weights(
-            model,
-            guide,
-            *args,
-            particles=self.num_particles,
-            max_plate_nesting=self._nesting(model, guide),
-            linear=self._additive,
-            **kwargs,
-        )
+        """Weigh this bound's K particles; see `pyro_dgm.infer.log_weights`.
+
+        With gradients enabled they are what the loss needs: for "stl" and "dreg" weights at detached samples.
+        """
+        drawn = (self.split or self.gradient in PATHS) and torch.is_grad_enabled()
+        return self._log_weights(model, guide, args, kwargs, Draws() if drawn else None)
+
+    def _log_weights(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], draws: Draws | None
+    ) -> LogWeights:
+        with nullcontext() if draws is None else draws:
+            weights = log_weights(
+                model,
+                guide if draws is None else draws.of(guide),
+                *args,
+                particles=self.num_particles,
+                max_plate_nesting=self._nesting(model, guide),
+                linear=self._additive,
+                **kwargs,
+            )
         self._guessed = (model, guide, weights.nesting)
         if weights.scale is None and not self._additive:
             raise ValueError(
@@ -82,7 +115,15 @@ class Bound(pyro.infer.ELBO, ABC):
                 f"Scale all sites alike; weigh the KL by beta= instead of poutine.scale; give a global variable the "
                 f"full data instead of a subsample; or use ELBO, which is linear in every term."
             )
-        return weights
+        if draws is None:
+            return weights
+        if weights.score is not None and self.gradient in PATHS:
+            raise ValueError(
+                f"{type(self).__name__}(gradient={self.gradient!r}) got sites whose samples carry no gradient (or, by "
+                f"rejection, not all of it): {draws.without_path or sorted(weights.guide_terms)}. Use "
+                f'gradient="total" or "vimco", which have the score function, or a relaxed distribution.'
+            )
+        return draws.with_weights(weights)
 
     @property
     def _additive(self) -> bool:
@@ -96,6 +137,10 @@ class Bound(pyro.infer.ELBO, ABC):
             return math.inf
         return self._guessed[2]
 
+    def _weigh(self, weights: LogWeights) -> Tensor:
+        """Add up the terms to log-weights of shape ``(K, *batch)``, each KL term with its weight."""
+        return weights.weighted(self.beta)
+
     def values(self, weights: LogWeights) -> tuple[Tensor, Tensor]:
         """Reduce weights to the bound, and to a surrogate of the same value that has the bound's gradient.
 
@@ -105,37 +150,68 @@ class Bound(pyro.infer.ELBO, ABC):
         Returns:
             Two tensors of shape ``(B,)`` in nats; they are one where every site is reparameterised.
         """
-        log_w = (weights.scaled or weights).weighted(self.beta)
+        log_w = self._weigh(weights.scaled or weights)
         value = self.bound(log_w)
+        if isinstance(weights, DrawnWeights):
+            return value, self._lesson(weights, log_w)
         if weights.score is None:
             return value, value
         signal = self._signal(log_w.detach())
         return value, value + (signal * (weights.score - weights.score.detach())).sum(0)
 
+    def _lesson(self, weights: DrawnWeights, log_w: Tensor) -> Tensor:
+        """Give the bound with the gradient to the model, and to the guide at samples as they are, shape ``(B,)``."""
+        still = guide_detached(weights)
+        value = self.bound(self._weigh(still.scaled or still))
+        if self.upper:  # the model would learn to make the data improbable
+            value = value.detach()
+        shares = self._shares(log_w.detach())
+        if shares.score is not None:
+            for log_q in (weights.scaled or weights).guide_terms.values():
+                value = value + (shares.score * (log_q - log_q.detach())).sum(0)
+        if shares.signal is not None and weights.score is not None:
+            value = value + (shares.signal * (weights.score - weights.score.detach())).sum(0)
+        return value
+
+    def _shares(self, log_w: Tensor) -> Shares:
+        """Say what the guide learns from, where that is not the plain derivative of the bound."""
+        first, second = self._slopes(log_w)
+        return Shares(path=first if self.gradient == "stl" else first - self.beta * second)
+
+    def _slopes(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiate the bound to each log-weight, once and twice; a bound that knows the formula gives it."""
+        return slopes(self.bound, log_w)
+
     def _signal(self, log_w: Tensor) -> Tensor:
         """Credit each particle with what it adds to the bound, shape ``(K, *batch)``."""
-        value, particles = self.bound(log_w), len(log_w)
-        if particles == 1:
-            return value.unsqueeze(0)
-        index = torch.arange(particles - 1, device=log_w.device).unsqueeze(1)  # (K - 1, 1)
-        others = index + (index >= torch.arange(particles, device=log_w.device)).to(index)  # (K - 1, K)
-        baseline = self.bound(log_w[others])  # (K, *batch)
-        signal = value - torch.where(baseline.isfinite(), baseline, 0.0)  # none, where all other weights are zero
-        return torch.where(signal.isfinite(), signal, 0.0)
+        return credits(self.bound, log_w, geometric=self.gradient == "vimco")
 
     def total(self, weights: LogWeights) -> Tensor:
-        """Sum the bound over the data, scaled, with the sites that belong to no datum: a scalar in nats.
+        """Sum the bound over the data, scaled, with the sites that belong to no datum: a scalar in nats to maximise.
 
-        Its gradient is that of the bound, for sites without reparameterised samples too.
+        Its gradient is that of the bound, for sites without reparameterised samples too. An upper bound comes negated.
         """
         value = self.values(weights)[1]
         scale = 1.0 if weights.scale is None else weights.scale
         total = value.sum() if isinstance(scale, (int, float)) and scale == 1 else (scale * value).sum()
+        drawn = isinstance(weights, DrawnWeights)
         for constant in weights.constants.values():
-            total = total + constant
-            if weights.score is not None and self.num_particles == 1:  # it may depend on the one particle
+            total = total + (constant.detach() if self.upper else constant)
+            if weights.score is not None and self.num_particles == 1 and not drawn:  # it may depend on the one particle
                 total = total + constant.detach() * (weights.score - weights.score.detach()).sum()
-        return total
+        if isinstance(weights, DrawnWeights):
+            total = total + self._path(weights)
+        return -total if self.upper else total
+
+    def _path(self, weights: DrawnWeights) -> Tensor | float:
+        """Give the gradient through the samples: a zero that has it."""
+        log_w = self._weigh(weights.scaled or weights)
+        share = self._shares(log_w.detach()).path
+        if share is None:
+            return 0.0
+        scale = 1.0 if weights.scale is None else weights.scale
+        constants = [(constant, torch.ones_like(constant)) for constant in weights.constants.values()]
+        return inject(weights.draws, [(log_w, (share * scale).expand_as(log_w).to(log_w)), *constants])
 
     def per_datum(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate the bound for every datum, unscaled.
@@ -154,12 +230,15 @@ class Bound(pyro.infer.ELBO, ABC):
             ValueError: If no plate encloses all latent variables, or the sites in it do not share one scale and the
                 bound is not linear in them.
         """
-        weights = self.log_weights(model, guide, *args, **kwargs)
+        weights = self._log_weights(model, guide, args, kwargs, None)
         require_data_plate(weights)
-        return self.bound(weights.weighted(self.beta))
+        return self.bound(self._weigh(weights))
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Estimate the negative bound summed over the data, in nats, as a scalar tensor to call ``backward`` on."""
+        """Estimate the negative bound summed over the data, in nats, as a scalar tensor to call ``backward`` on.
+
+        (An upper bound is minimised, and comes as it is.)
+        """
         return -self.total(self.log_weights(model, guide, *args, **kwargs))
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
@@ -176,7 +255,7 @@ class Bound(pyro.infer.ELBO, ABC):
 
     def __call__(self, model: Program, guide: Program) -> ELBOModule:
         """Fix a pair: the module's call gives `differentiable_loss`, its parameters are the pair's."""
-        return _BoundModule(model, guide, self)
+        return BoundModule(model, guide, self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_guessed": None}  # a program may not be picklable, and a copy can look again
@@ -186,22 +265,6 @@ class Bound(pyro.infer.ELBO, ABC):
     ) -> tuple[poutine.Trace, poutine.Trace]:
         traces = particle_traces(model, guide, args, kwargs, particles=1, max_plate_nesting=self.max_plate_nesting)
         return traces[0], traces[1]
-
-
-class _BoundModule(ELBOModule):
-    """A bound with its model and guide, which may be methods of modules."""
-
-    def __init__(self, model: Program, guide: Program, bound: Bound) -> None:
-        super().__init__(model, guide, bound)  # type: ignore[arg-type]  # Pyro keeps any callable
-        self.bound = bound
-        self.owners = nn.ModuleList(
-            owner for owner in owners(model, guide) if owner is not model and owner is not guide
-        )
-        self._pair = (without_statements(model), without_statements(guide))
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        with local_parameters(self.model, self.guide):
-            return self.bound.differentiable_loss(*self._pair, *args, **kwargs)
 
 
 def require_data_plate(weights: LogWeights) -> None:

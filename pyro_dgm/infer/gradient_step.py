@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pyro_dgm.infer.capacity import Capacity
+
 
 class GradientStep:
     r"""Lower a loss by one step of an optimiser: ``step(batch) -> dict[str, Tensor]``.
@@ -76,6 +78,14 @@ class GradientStep:
         if beta is None:
             raise AttributeError(f"{type(self.module).__name__} has no bound with a beta, so its KL cannot be weighed.")
         return beta
+
+    @property
+    def capacity(self) -> Tensor:
+        """The target of the KL, a 0-dim tensor to be changed in place."""
+        control = getattr(getattr(self.module, "bound", None), "kl", None)
+        if not isinstance(control, Capacity):
+            raise AttributeError(f"{type(self.module).__name__} has no bound with kl=Capacity(...), so no capacity.")
+        return control.nats
 
     @property
     def lr(self) -> float:

@@ -11,7 +11,9 @@ import torch
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from torch import Tensor
 
+from pyro_dgm.infer.latent_site import LatentSite
 from pyro_dgm.infer.particles import PLATE, particle_traces, sample_sites
+from pyro_dgm.infer.reduction import Reduction
 
 Scale = int | float | Tensor
 
@@ -35,6 +37,7 @@ class LogWeights:
             only where ``scale`` is ``None``.
         score: Sum of log q over the sites that are not reparameterised, shape ``(K, B)``, or ``None``.
         nesting: How many dimensions the plates of model and guide take.
+        sites: The latent variables that both programs have, with their distributions.
     """
 
     model_terms: dict[str, Tensor]
@@ -45,6 +48,7 @@ class LogWeights:
     scaled: "LogWeights | None" = None
     score: Tensor | None = None
     nesting: int = 1
+    sites: dict[str, LatentSite] = field(default_factory=dict)
 
     @property
     def log_w(self) -> Tensor:
@@ -85,28 +89,6 @@ def _total(terms: list[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
-
-
-class _Reduction:
-    """Sums a site's log-probability over every dimension but the particles and the plates all coupled sites share."""
-
-    def __init__(self, nesting: int, units: list[int], particles: int) -> None:
-        self.rank = nesting + 1
-        kept = {0, *(self.rank + dim for dim in units)}
-        self.summed = [dim for dim in range(self.rank) if dim not in kept]
-        self.particles = particles
-
-    def __call__(self, log_prob: Tensor) -> Tensor:
-        """Turn ``(K, *plates)``, or fewer dimensions, into ``(K, B)``."""
-        if log_prob.dim() > self.rank:
-            raise ValueError(
-                f"A site's log-probability has shape {tuple(log_prob.shape)}, but its plates account for "
-                f"{self.rank - 1} dimensions beside the particles. Declare event dimensions with .to_event(), or put "
-                f"the batched ones into a pyro.plate."
-            )
-        padded = log_prob.reshape((1,) * (self.rank - log_prob.dim()) + log_prob.shape)
-        reduced = padded.sum(self.summed) if self.summed else padded
-        return reduced if len(reduced) == self.particles else reduced.expand(self.particles, *reduced.shape[1:])
 
 
 def _plates(site: Any) -> dict[int, tuple[str, int]]:
@@ -157,19 +139,34 @@ def _common_scale(sites: list[Any], units: list[int], *, linear: bool) -> Scale 
     return scale.reshape([scale.shape[dim] for dim in kept])
 
 
-def _score(guide: dict[str, Any], reduce: _Reduction) -> Tensor | None:
+def _score(guide: dict[str, Any], reduce: Reduction) -> Tensor | None:
     """Sum the score functions of the sites whose samples carry no (or, by rejection, not all of the) gradient."""
     parts = [site["score_parts"].score_function for site in guide.values()]  # Pyro leaves them unscaled
     terms = [reduce(score) for score in parts if not is_identically_zero(score)]
     return _total(terms) if terms else None
 
 
-def _with_scales(
-    model: dict[str, Any], guide: dict[str, Any], latent: frozenset[str], reduce: _Reduction
-) -> LogWeights:
+def _with_scales(model: dict[str, Any], guide: dict[str, Any], latent: frozenset[str], reduce: Reduction) -> LogWeights:
     """Weigh with each site's own scale inside its term."""
-    model_terms = {name: reduce(_scaled(site)) for name, site in model.items()}
-    return LogWeights(model_terms, {name: reduce(_scaled(site)) for name, site in guide.items()}, latent)
+    return LogWeights(
+        model_terms={name: reduce(_scaled(site)) for name, site in model.items()},
+        guide_terms={name: reduce(_scaled(site)) for name, site in guide.items()},
+        latent=latent,
+        scale=None,
+        sites=_latent_sites(model, guide, reduce, scaled=True),
+    )
+
+
+def _latent_sites(
+    model: dict[str, Any], guide: dict[str, Any], reduce: Reduction, *, scaled: bool = False
+) -> dict[str, LatentSite]:
+    """Pair the sites of the latent variables, and see whether the guide samples a variable's parents before it."""
+    turns, order, latest = {name: turn for turn, name in enumerate(guide)}, {}, -1
+    for name, site in model.items():
+        if not site["is_observed"] and name in turns:
+            order[name] = latest < turns[name]
+            latest = max(latest, turns[name])
+    return {name: LatentSite(guide[name], model[name], reduce, ordered, scaled) for name, ordered in order.items()}
 
 
 def _scaled(site: Any) -> Tensor:
@@ -226,7 +223,7 @@ def log_weights(
     inside = {name: site for name, site in in_model.items() if name not in outside}
     coupled = [*inside.values(), *in_guide.values()]
     units = sorted(_common(coupled))
-    reduce = _Reduction(nesting, units, particles)
+    reduce = Reduction(nesting, units, particles)
     scale = _common_scale(coupled, units, linear=linear)
     latent = frozenset(name for name, site in in_model.items() if not site["is_observed"])
     return LogWeights(
@@ -238,6 +235,7 @@ def log_weights(
         scaled=_with_scales(inside, in_guide, latent, reduce) if scale is None else None,
         score=_score(in_guide, reduce),
         nesting=nesting,
+        sites=_latent_sites(inside, in_guide, reduce),
     )
 
 

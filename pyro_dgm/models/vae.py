@@ -5,12 +5,13 @@
 from collections.abc import Callable
 
 import pyro
-import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
 from pyro_dgm.distributions import BernoulliLikelihood, DiagonalNormal, StandardNormal
+from pyro_dgm.models.check_integers import check_integers
 from pyro_dgm.nn import MLP
+from pyro_dgm.nn.to_unit_interval import ToUnitInterval
 
 Shape = tuple[int, ...]
 
@@ -73,7 +74,7 @@ class VAE(PyroModule):
         posterior_head, likelihood_head = posterior(latent), likelihood(self.shape, levels)
         self.prior = prior(latent)
         self.posterior = nn.Sequential(
-            _ToUnitInterval(levels),
+            ToUnitInterval(levels),
             encoder(self.shape, posterior_head.in_shape),  # type: ignore[arg-type]
             posterior_head,
         )
@@ -97,7 +98,7 @@ class VAE(PyroModule):
             ValueError: If x is not integer or has another shape.
         """
         if x is not None:
-            self._check(x)
+            check_integers(self, x, shape=self.shape, levels=self.levels)
         with pyro.plate("data", size if x is None else len(x)):
             z = pyro.sample("z", self.prior())  # (B, L)
             return pyro.sample("x", self.likelihood(z), obs=x)  # (B, *shape)
@@ -115,33 +116,6 @@ class VAE(PyroModule):
         Raises:
             ValueError: If x is not integer or has another shape.
         """
-        self._check(x)
+        check_integers(self, x, shape=self.shape, levels=self.levels)
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.posterior(x))  # (B, L)
-
-    def _check(self, x: Tensor) -> None:
-        if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-            raise ValueError(
-                f"VAE got x of dtype {x.dtype}: it needs integers 0 ... {self.levels - 1}. Levels kept as floats want "
-                f"x.long(); pictures in [0, 1] want (x * {self.levels - 1}).round().long()."
-            )
-        if x.dim() != len(self.shape) + 1 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(
-                f"VAE(shape={self.shape}) got x of shape {tuple(x.shape)}: it needs "
-                f"(B, {', '.join(map(str, self.shape))}). A single datum goes in as x.unsqueeze(0)."
-            )
-
-
-class _ToUnitInterval(nn.Module):
-    """Scales integer levels to [0, 1], in the dtype and on the device of the networks behind it."""
-
-    like: Tensor
-
-    def __init__(self, levels: int) -> None:
-        super().__init__()
-        self.levels = levels
-        self.register_buffer("like", torch.empty(0), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.like.dtype)
-        return x if self.levels == 2 else x / (self.levels - 1)

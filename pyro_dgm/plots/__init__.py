@@ -8,8 +8,17 @@ Save a figure with ``figure.savefig("samples.png")``; it needs no display.
 from pyro_dgm.plots.bound_vs_particles import bound_vs_particles
 from pyro_dgm.plots.latent_scatter import latent_scatter
 from pyro_dgm.plots.learning_curve import learning_curve
+from pyro_dgm.plots.part_bars import part_bars
 from pyro_dgm.plots.reconstructions import reconstructions
 from pyro_dgm.plots.samples import samples
 from pyro_dgm.plots.traversal import traversal
 
-__all__ = ["bound_vs_particles", "latent_scatter", "learning_curve", "reconstructions", "samples", "traversal"]
+__all__ = [
+    "bound_vs_particles",
+    "latent_scatter",
+    "learning_curve",
+    "part_bars",
+    "reconstructions",
+    "samples",
+    "traversal",
+]

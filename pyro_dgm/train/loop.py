@@ -194,9 +194,8 @@ class Loop:
         return next((signum for signum in signals if signum is not None), None), late[0]
 
     def _weights_now(self, lr: float | None) -> dict[str, float]:
-        beta = self.run.beta
-        known = {"beta": None if beta is None else float(beta), "lr": lr}
-        return {name: value for name, value in known.items() if value is not None}
+        known = {"beta": self.run.beta, "capacity": self.run.capacity, "lr": lr}
+        return {name: float(value) for name, value in known.items() if value is not None}
 
     def _write(self, split: str, *, epoch: int, values: Mapping[str, float]) -> None:
         if self.metrics is not None:

@@ -29,6 +29,7 @@ class Run:
         step: The step to repeat.
         batches: What it is fed with.
         warmup: The schedule of the KL's weight.
+        capacity: The schedule of the KL's target, ``step.capacity``.
         ema: Decay of the weights' moving average, or None for none.
         patience: Epochs without improvement before training stops, or None.
         log_every: Steps per row of metrics.
@@ -41,17 +42,32 @@ class Run:
         totals: Sums of the current epoch's scalars, over the steps that have left the window.
 
     Raises:
-        ValueError: If there are no batches, or a warm-up but no beta.
+        ValueError: If there are no batches, or a warm-up but no beta, or a schedule for a capacity that there is not.
     """
 
     def __init__(
-        self, step: Step, batches: Feed, *, warmup: Warmup, ema: float | None, patience: int | None, log_every: int
+        self,
+        step: Step,
+        batches: Feed,
+        *,
+        warmup: Warmup,
+        ema: float | None,
+        patience: int | None,
+        log_every: int,
+        capacity: Warmup | None = None,
     ) -> None:
-        self.step, self.batches, self.warmup, self.module = step, batches, warmup, step.module
+        self.step, self.batches, self.module = step, batches, step.module
         self.beta: Tensor | None = getattr(step, "beta", None)
-        self.full_beta = None if self.beta is None else float(self.beta)
+        self.capacity: Tensor | None = getattr(step, "capacity", None)
         if warmup and self.beta is None:
             raise ValueError(f"A warm-up was asked for, but {type(step).__name__} has no beta to weigh the KL with.")
+        if capacity and self.capacity is None:
+            raise ValueError(
+                f"A rising capacity was asked for, but {type(step).__name__} has none: give the bound "
+                f"kl=Capacity(...), or leave out capacity_epochs and capacity_steps."
+            )
+        pairs = ((warmup, self.beta), (capacity, self.capacity))
+        self.schedules = [(rise, value, float(value)) for rise, value in pairs if rise and value is not None]
         if len(batches) == 0:
             raise ValueError("There are no batches: is batch_size larger than the data, with drop_last=True?")
         self.average = None if ema is None else ExponentialMovingAverage(self.module, ema)
@@ -71,8 +87,8 @@ class Run:
 
     def update(self, batch: Any) -> dict[str, Tensor]:
         """Do a step and count it."""
-        if self.warmup and self.beta is not None and self.full_beta is not None:
-            self.beta.fill_(self.full_beta * self.warmup.share(epoch=self.epochs + 1, step=self.steps + 1))
+        for rise, value, full in self.schedules:
+            value.fill_(full * rise.share(epoch=self.epochs + 1, step=self.steps + 1))
         values = self.step(batch)
         self.window.add(values)
         if self.average is not None:
@@ -84,8 +100,14 @@ class Run:
 
     @property
     def warm(self) -> bool:
-        """Whether the last step had the full weight of the KL."""
-        return self.warmup.share(epoch=self.epochs + (self.batches_done > 0), step=self.steps) == 1.0
+        """Whether all schedules have come to their end, the last step included."""
+        now = {"epoch": self.epochs + (self.batches_done > 0), "step": self.steps}
+        return all(rise.finished(**now) for rise, _, _ in self.schedules)
+
+    def fill(self) -> None:
+        """Give whatever has a schedule its full value."""
+        for _, value, full in self.schedules:
+            value.fill_(full)
 
     def judge(self, loss: float) -> None:
         """Take in the validation loss after an epoch: keep the weights if it is the best, lose patience if not."""

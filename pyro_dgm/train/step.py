@@ -12,10 +12,10 @@ from torch import Tensor, nn
 class Step(Protocol):
     """Makes one update from one batch: a gradient step, a two-player step, an EM sweep.
 
-    It may have more, which is used if it is there: ``beta``, the KL's weight, a 0-dim tensor to be changed in place;
-    ``lr``, a float to show; ``epoch_end()``, called after each epoch; ``state_dict()`` and ``load_state_dict(state)``
-    with whatever besides the weights it needs to continue (numbers, strings, None, tensors, and lists, tuples and dicts
-    of such).
+    It may have more, which is used if it is there: ``beta``, the KL's weight, and ``capacity``, its target, 0-dim
+    tensors to be changed in place; ``lr``, a float to show; ``epoch_end()``, called after each epoch; ``state_dict()``
+    and ``load_state_dict(state)`` with whatever besides the weights it needs to continue (numbers, strings, None,
+    tensors, and lists, tuples and dicts of such).
     """
 
     @property

@@ -19,7 +19,7 @@ from pyro_dgm.train.reporter import Reporter, Silent, reporter
 from pyro_dgm.train.run import Run
 from pyro_dgm.train.run_folder import open_run_folder
 from pyro_dgm.train.step import Feed, Step
-from pyro_dgm.train.warmup import Warmup
+from pyro_dgm.train.warmup import Shape, Warmup
 
 
 class Trainer:
@@ -27,9 +27,14 @@ class Trainer:
 
     Args:
         epochs: How often to go through the data.
-        warmup_epochs: Raise the KL's weight linearly for so many epochs: epoch e, counted from 1, has the share
-            e / warmup_epochs of the full weight (that is, of `step.beta` as it is given).
+        warmup_epochs: Raise the KL's weight for so many epochs: epoch e, counted from 1, has the share
+            e / warmup_epochs of the full weight (that is, of `step.beta` as it is given) if it rises linearly.
         warmup_steps: The same by steps. Give one or none of the two.
+        warmup_shape: How the weight rises: ``"linear"``, ``"cosine"``, or ``"cyclic"``, again and again; see `Warmup`.
+        warmup_cycles: How often, for a cyclic one.
+        warmup_rise: Share of each cycle in which it rises, for a cyclic one; it is full for the rest.
+        capacity_epochs: Raise the KL's target, `step.capacity`, linearly from 0 for so many epochs.
+        capacity_steps: The same by steps. Give one or none of the two.
         patience: Stop after so many epochs without a lower validation loss; epochs within the warm-up do not count.
         ema: Decay of a moving average of the weights, e.g. 0.999; it is what is validated, and what is used in the end.
         seed: Seeds Torch's generators, from which Pyro draws, when a run begins; None leaves them as they are.
@@ -43,7 +48,7 @@ class Trainer:
         progress: Whether to show progress on standard error: a bar on a terminal, lines elsewhere.
 
     Raises:
-        ValueError: If a setting is out of its range, or the warm-up is longer than training.
+        ValueError: If a setting is out of its range, or a schedule is longer than training.
     """
 
     def __init__(
@@ -52,6 +57,11 @@ class Trainer:
         epochs: int = 100,
         warmup_epochs: int | float | None = None,
         warmup_steps: int | None = None,
+        warmup_shape: Shape = "linear",
+        warmup_cycles: int = 4,
+        warmup_rise: int | float = 0.5,
+        capacity_epochs: int | float | None = None,
+        capacity_steps: int | None = None,
         patience: int | None = None,
         ema: float | None = None,
         seed: int | None = 0,
@@ -68,8 +78,12 @@ class Trainer:
                 raise ValueError(f"Trainer got {name}={value}: it must be at least 1.")
         if ema is not None and not 0 < ema < 1:
             raise ValueError(f"Trainer got ema={ema}: the decay must lie between 0 and 1, e.g. 0.999.")
-        self.warmup = Warmup(epochs=warmup_epochs, steps=warmup_steps)
-        self.warmup.require_shorter_than(epochs=epochs)
+        self.warmup = Warmup(
+            epochs=warmup_epochs, steps=warmup_steps, shape=warmup_shape, cycles=warmup_cycles, rise=warmup_rise
+        )
+        self.capacity = Warmup(epochs=capacity_epochs, steps=capacity_steps, option="capacity")
+        for rise in (self.warmup, self.capacity):
+            rise.require_shorter_than(epochs=epochs)
         self.epochs, self.patience, self.ema, self.seed, self.log_every = epochs, patience, ema, seed, log_every
         self.checkpoint_every_seconds, self.checkpoint_every_steps = checkpoint_every_seconds, checkpoint_every_steps
         self.validate_args, self.tensorboard, self.progress = validate_args, tensorboard, progress
@@ -113,9 +127,18 @@ class Trainer:
         folder = Path(folder)
         if self.patience is not None and validate is None:
             raise ValueError(f"patience={self.patience} needs a validation loss to watch: give validate= too.")
-        self.warmup.require_shorter_than(epochs=self.epochs, steps=self.epochs * len(batches))
+        for rise in (self.warmup, self.capacity):
+            rise.require_shorter_than(epochs=self.epochs, steps=self.epochs * len(batches))
         ranks.on_first(lambda: open_run_folder(folder, config, resume=resume))
-        run = Run(step, batches, warmup=self.warmup, ema=self.ema, patience=self.patience, log_every=self.log_every)
+        run = Run(
+            step,
+            batches,
+            warmup=self.warmup,
+            capacity=self.capacity,
+            ema=self.ema,
+            patience=self.patience,
+            log_every=self.log_every,
+        )
         store = Checkpoints(folder / "checkpoints")
         with self._reporter() as shown:
             self._begin(run, store, shown, resume=resume)
@@ -150,8 +173,7 @@ class Trainer:
             if ranks.rank() == 0:
                 made = Metrics(store.folder.parent, step=run.steps, tensorboard=self.tensorboard)
                 metrics = stack.enter_context(made)
-            if run.beta is not None and run.full_beta is not None:
-                stack.callback(run.beta.fill_, run.full_beta)
+            stack.callback(run.fill)
             Loop(
                 run,
                 store=store,

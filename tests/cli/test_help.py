@@ -41,6 +41,7 @@ def test_help_of_fit_names_only_what_there_is():
     trainer = {f"trainer.{name}" for name in inspect.signature(Trainer).parameters}
     others = module.WHERE | {"print_config", "trainer.help", "data.help", "model.help"}
     examples = {"data.OPTION", "model.OPTION", "scheduler.OPTION", "bound.num_particles", "optimizer.lr"}
+    examples |= {"bound.kl", "bound.kl.OPTION"}
     examples |= {"data.binarization", "model.latent", "model.encoder", "model.encoder.hidden"}
     assert not named - trainer - others - examples - DEFAULTS.keys()
     hidden = {"trainer", "devices", "strategy"}  # a group, and what only several devices need

@@ -17,6 +17,7 @@ from pyro_dgm.cli.list import KINDS
         ("posteriors", {"DiagonalNormal", "FlowPosterior"}),
         ("likelihoods", {"BernoulliLikelihood", "CategoricalLikelihood", "DiscretizedLogisticLikelihood"}),
         ("bounds", {"ELBO", "IWAE"}),
+        ("controls", {"Capacity", "FreeBits", "KLBalance", "SiteWeights"}),
         ("flows", {"Planar", "HouseholderSylvester", "Stack"}),
         ("recipes", {"digits", "sylvester-mnist"}),
     ],

@@ -64,7 +64,11 @@ def test_a_class_is_completed_with_its_own_defaults():
         linked=frozenset({"shape", "levels"}),
     )
     assert spec["init_args"]["encoder"] == {"class_path": "pyro_dgm.nn.GatedMLP", "init_args": {"hidden": [300, 300]}}
-    assert spec["init_args"]["decoder"]["init_args"] == {"hidden": [200, 200], "activation": "torch.nn.ReLU"}
+    assert spec["init_args"]["decoder"]["init_args"] == {
+        "hidden": [200, 200],
+        "activation": "torch.nn.ReLU",
+        "start": "torch",
+    }
     assert "shape" not in spec["init_args"]
 
 

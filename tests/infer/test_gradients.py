@@ -4,6 +4,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,7 @@ import pytest
 import torch
 from pyro import poutine
 
-from pyro_dgm.infer import ELBO, IWAE, Bound
+from pyro_dgm.infer import CIWAE, ELBO, IWAE, MIWAE, PIWAE, Bound, Renyi
 from tests.oracles import BernoulliLatent, LinearGaussian, within
 
 X = torch.tensor([-0.8, 0.3, 1.9], dtype=torch.float64)
@@ -42,6 +43,44 @@ def test_discrete_gradients_agree_with_enumeration(kind, particles):
     assert within(torch.stack(values), value)
     assert within(torch.stack(gradients), torch.stack(exact))
     assert all(gradient.abs() > 1e-3 for gradient in exact)  # none is zero, as it is in RenyiELBO for the guide
+
+
+MORE = {
+    "CIWAE": partial(CIWAE, 3, mix=0.3),
+    "CIWAE, vimco": partial(CIWAE, 3, mix=0.3, gradient="vimco"),
+    "ELBO, vimco": partial(ELBO, 2, gradient="vimco"),
+    "IWAE, vimco": partial(IWAE, 3, gradient="vimco"),
+    "IWAE, vimco, 2": partial(IWAE, 2, gradient="vimco"),
+    "MIWAE": partial(MIWAE, 4, groups=2),
+    "MIWAE, vimco": partial(MIWAE, 4, groups=2, gradient="vimco"),
+    "Renyi": partial(Renyi, 3, alpha=0.5),
+    "Renyi, alpha 2.5": partial(Renyi, 3, alpha=2.5),
+    "Renyi, alpha -1, vimco": partial(Renyi, 3, alpha=-1, gradient="vimco"),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_every_bound_and_baseline_agrees_with_enumeration(name):
+    oracle, bound = BernoulliLatent(), MORE[name]()
+    exact, _ = exact_gradient(oracle, bound, bound.num_particles)
+    gradients = []
+    for _ in range(25):
+        loss = bound.differentiable_loss(oracle.model, oracle.guide, X.repeat(400))
+        gradients.append(torch.stack(torch.autograd.grad(-loss, list(oracle.parameters()))) / 400)
+    assert within(torch.stack(gradients), torch.stack(exact))
+
+
+@pytest.mark.parametrize("gradient", ["total", "vimco"])
+def test_piwae_agrees_with_enumeration_of_each_of_its_bounds(gradient):
+    oracle, bound = BernoulliLatent(), PIWAE(4, groups=2, gradient=gradient)
+    tight, _ = exact_gradient(oracle, IWAE(4), 4)
+    grouped, _ = exact_gradient(oracle, MIWAE(4, groups=2), 4)
+    exact = torch.stack([*tight[:2], grouped[2]])  # prior and mean are the model's, the slope is the guide's
+    gradients = []
+    for _ in range(25):
+        loss = bound.differentiable_loss(oracle.model, oracle.guide, X.repeat(400))
+        gradients.append(torch.stack(torch.autograd.grad(-loss, list(oracle.parameters()))) / 400)
+    assert within(torch.stack(gradients), exact)
 
 
 SCALES = {

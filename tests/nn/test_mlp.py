@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import nn
 
 from pyro_dgm.nn import MLP, GatedLinear, GatedMLP
@@ -36,3 +37,14 @@ def test_without_hidden_layers_the_net_is_affine(net):
 def test_hidden_widths_must_be_positive(net):
     with pytest.raises(ValueError, match=rf"{net.__name__} got hidden=\(5, 0\)"):
         net((3,), (2,), hidden=[5, 0])
+
+
+def test_glorot_weights_and_no_biases():
+    torch.manual_seed(0)
+    net = MLP((300,), (100,), hidden=(200,), start="glorot")
+    for layer, bound in ((net.layers[0], (6 / 500) ** 0.5), (net.layers[2], (6 / 300) ** 0.5)):
+        assert not layer.bias.any()
+        assert 0.99 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+    with pytest.raises((ValueError, TypeCheckError), match="kaiming"):  # types are checked first in tests
+        MLP((3,), (2,), start="kaiming")

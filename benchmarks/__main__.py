@@ -5,7 +5,16 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("vae_step", "flows", "autoregressive_inversion", "potentials", "density_estimation", "eight_schools")
+BENCHMARKS = (
+    "vae_step",
+    "iwae_step",
+    "importance_sampling",
+    "flows",
+    "autoregressive_inversion",
+    "potentials",
+    "density_estimation",
+    "eight_schools",
+)
 
 if __name__ == "__main__":
     for name in BENCHMARKS:  # importing zuko switches validation off for all of a process

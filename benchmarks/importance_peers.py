@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""One IWAE, 784-200-200-50 and back with tanh, in plain PyTorch, in pythae and here, for the benchmarks of K particles."""
+"""One IWAE, 784-200-200-50 and back with tanh, in plain PyTorch, in pythae and here."""
 
 import contextlib
 import io

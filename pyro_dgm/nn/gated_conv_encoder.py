@@ -21,7 +21,8 @@ class GatedConvEncoder(Net):
     Args:
         in_shape: ``(H, W)`` or ``(C, H, W)``, of any size.
         out_shape: Shape of one output.
-        features: Width of the last hidden layer; 256 in the paper.
+        features: Width of the last hidden layer; 256 in the paper. None leaves that layer out: in front of a
+            `FlowPosterior`, whose features are gated, the linear layer with them is that layer.
         width: Channels w of the first layer; 32 in the paper.
 
     Raises:
@@ -36,7 +37,7 @@ class GatedConvEncoder(Net):
     """
 
     def __init__(
-        self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], *, features: int = 256, width: int = 32
+        self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], *, features: int | None = 256, width: int = 32
     ) -> None:
         super().__init__(in_shape, out_shape)
         if len(self.in_shape) not in (2, 3):
@@ -46,15 +47,17 @@ class GatedConvEncoder(Net):
             )
         *channels, height, w = self.in_shape
         left = (math.ceil(height / 4), math.ceil(w / 4))  # after the two stride-2 layers
+        out = math.prod(self.out_shape)
+        last: list[nn.Module] = [nn.Flatten(), nn.Linear(2 * width * math.prod(left), out)]
+        if features is not None:
+            last = [GatedConv2d(2 * width, features, left), nn.Flatten(), nn.Linear(features, out)]
         self.layers = nn.Sequential(
             GatedConv2d(math.prod(channels), width, 5, padding=2),
             GatedConv2d(width, width, 5, stride=2, padding=2),
             GatedConv2d(width, 2 * width, 5, padding=2),
             GatedConv2d(2 * width, 2 * width, 5, stride=2, padding=2),
             GatedConv2d(2 * width, 2 * width, 5, padding=2),
-            GatedConv2d(2 * width, features, left),
-            nn.Flatten(),
-            nn.Linear(features, math.prod(self.out_shape)),
+            *last,
         )
 
     def body(self, x: Tensor) -> Tensor:

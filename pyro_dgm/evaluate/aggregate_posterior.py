@@ -97,5 +97,7 @@ def log_mixture(
 
 def _over_data(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Sum q(z_m | x_b) over the data b: jointly, shape ``(m,)``, and by dimension, ``(m, L)`` if scores have them."""
-    joint = scores if scores.dim() == 2 else scores.sum(-1)
-    return joint.logsumexp(1).cpu(), scores.logsumexp(1).cpu()
+    if scores.dim() == 2:
+        joint = scores.logsumexp(1).cpu()
+        return joint, joint
+    return scores.sum(-1).logsumexp(1).cpu(), scores.logsumexp(1).cpu()

@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The marginal log-likelihood by annealed importance sampling, which needs no good inference network."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from pyro_dgm.evaluate.annealing import Schedule, forwards
@@ -16,6 +14,7 @@ from pyro_dgm.evaluate.estimate import Estimate
 from pyro_dgm.evaluate.log_likelihood import checked_nll
 from pyro_dgm.evaluate.pareto import pareto_k
 from pyro_dgm.evaluate.weigh import BATCH_SIZE, MAX_ELEMENTS
+from pyro_dgm.evaluate.weight_sums import WeightSums
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +113,13 @@ def ais(
 
 def annealed_nll(log_w: Tensor, settings: Settings, x: Tensor) -> Estimate:
     """Make an estimate of the log-weights of forward chains, shape ``(C, N)``."""
-    ess = torch.where(log_w.logsumexp(0).isneginf(), 0.0, (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp())
+    sums = WeightSums(log_w.shape[1], log_w.device)
+    sums.add(log_w)
     return Estimate(
         "NLL <=",
-        checked_nll(math.log(len(log_w)) - log_w.logsumexp(0)),
+        checked_nll(-sums.log_mean()),
         method=f"AIS, {settings}",
-        ess=ess,
+        ess=sums.ess(),
         noun="image" if x.dim() >= 3 else "datum",
         density=x.is_floating_point(),
         k_hat=pareto_k(log_w) if len(log_w) > 20 else None,

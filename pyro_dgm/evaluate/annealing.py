@@ -96,7 +96,8 @@ class Chains:
 def forwards(path: LatentPath, betas: list[float], steps: StepSizes, *, leapfrog: int) -> Chains:
     r"""Anneal from the start of the path to the posterior; E[w] is p(x) exactly.
 
-    .. math:: \log w = \sum_{t=1}^T \log f_{\beta_t}(z_t) - \log f_{\beta_{t-1}}(z_t)
+    .. math:: \log w = \sum_{t=1}^T \log f_{\beta_t}(z_{t-1}) - \log f_{\beta_{t-1}}(z_{t-1}), \qquad
+              z_0 \sim f_{\beta_0}, \quad z_t \sim \mathcal{T}_t(z_{t-1})
     """
     state = path(path.draw())
     acceptance: list[Tensor] = []

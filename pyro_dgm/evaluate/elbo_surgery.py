@@ -111,7 +111,8 @@ def elbo_surgery(
     data, so that each term is unbiased for these data: O(N^2) pairs, never more than a chunk of them in memory.
     The others see ``minibatch`` data at a time, O(N B), and are biased: the information too high and the marginal KL
     too low, by little for ``"mss"`` and by up to log N for ``"mws"``. A standard error counts the spread
-    over the data too, as if they were drawn anew; of numbers about these very data it is too large.
+    over the data too, as if they were drawn anew; of numbers about these very data it is too large. Data whose latent
+    variables `poutine.mask` takes out have no code: they take no part in q(z), and each of their terms is 0.
 
     Args:
         model: A Pyro program with a data plate.
@@ -132,7 +133,8 @@ def elbo_surgery(
         `ElboSurgery`.
 
     Raises:
-        ValueError: If x is empty, a number is out of range, nothing is latent, or the guide has auxiliary variables.
+        ValueError: If x is empty, a number is out of range, nothing is latent, the guide has auxiliary variables, or
+            a mask takes out a part of a datum's latent variables.
 
     Source: Hoffman & Johnson (NIPS 2016 workshop on advances in approximate Bayesian inference), "ELBO surgery";
     Chen, Li, Grosse & Duvenaud (NeurIPS 2018), arXiv:1802.04942, eq. 2 and appendix C.
@@ -156,8 +158,11 @@ def elbo_surgery(
     with frozen(model, guide, seed=seed, device=x.device):
         for _ in range(num_samples):
             codes = draw_codes(model, guide, x, batch_size=batch_size)
-            for name, part in _parts(codes, *density(guide, codes, x)).items():
-                totals[name] = totals.get(name, 0.0) + part / num_samples
+            here, seen = codes.present, codes[codes.present]
+            for name, part in _parts(seen, *density(guide, seen, x[here.to(x.device)])).items():
+                values = part.new_zeros(len(x), *part.shape[1:])  # without a code there is no cost
+                values[here] = part
+                totals[name] = totals.get(name, 0.0) + values / num_samples
     how = "exact q(z)" if aggregate == "exact" else f"{aggregate.upper()}, minibatches of {min(minibatch, len(x))}"
     return _named(totals, aggregate, f"{how}, {num_samples} sample{'s' * (num_samples != 1)}", x)
 

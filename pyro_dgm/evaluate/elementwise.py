@@ -2,30 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which distributions fall into one for each latent dimension, so that numbers can be given per dimension."""
 
-import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
+from pyro_dgm.infer.latent_site import elementwise
 
-def elementwise(fn: Distribution) -> Distribution | None:
-    """Open a distribution whose dimensions are independent.
-
-    Args:
-        fn: The distribution of a site, of batch shape ``(*batch)`` and event shape ``(*event)``.
-
-    Returns:
-        The distribution of single dimensions, of batch shape ``(*batch, *event)``; ``None`` if the dimensions are not
-        independent or nothing says that they are (a full covariance, a flow, a mixture).
-
-    >>> import pyro.distributions as dist
-    >>> elementwise(dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)).batch_shape
-    torch.Size([5, 2])
-    >>> elementwise(dist.MultivariateNormal(torch.zeros(2), torch.eye(2))) is None
-    True
-    """
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return fn if not fn.event_shape else None
+__all__ = ["by_dimension", "elementwise"]
 
 
 def by_dimension(log_prob: Tensor, batch: int) -> Tensor:

@@ -30,7 +30,8 @@ class GapSplit:
         approximation: log p(x) - L[q*], what the best member q* of its family loses.
         amortization: L[q*] - L[q], what the network loses that has to find q* for all data alike.
         flow: L[q* bent by a flow] - L[q*], what a richer family wins back, if it was asked for.
-        nll: -log p(x), as the gaps take it: in expectation it is too large, and so the gaps are too small.
+        nll: -log p(x), as the gaps take it. If it is an upper bound in expectation (``"NLL <="``, as importance
+            sampling gives it), the inference gap is a lower one, and the other way round.
         noise: Standard error of each datum's amortisation gap by its samples, shape ``(N,)``.
         last_change: What the last round of fitting brought, in nats per datum on average.
         converged: Whether that was below the tolerance.
@@ -206,12 +207,12 @@ def _split(
         nll = Estimate("NLL <=", -log_p, method, noun=noun, density=x.is_floating_point())
     else:
         log_p = -nll.values.double().cpu()
-    above = "=" if nll.name.endswith(" =") else ">="
+    side = {"=": "=", "<=": ">=", ">=": "<="}.get(nll.name.split()[-1], "~")  # log p(x) = -nll comes with a plus
     estimate = partial(Estimate, method=f"MC, {samples}", noun=noun)
     bent = found["flow elbo"] - found["q* elbo"] if "flow elbo" in found else None
     change = float(found["change"].mean())
     return GapSplit(
-        estimate(f"inference-gap {above}", log_p - found["q elbo"]),
+        estimate(f"inference-gap {side}", log_p - found["q elbo"]),
         estimate("approximation-gap ~", log_p - found["q* elbo"]),
         estimate("amortization-gap >=", found["q* elbo"] - found["q elbo"]),
         nll,

@@ -44,7 +44,7 @@ def hmc(
     Raises:
         ValueError: If ``leapfrog < 1``.
 
-    Source: Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901, section 3.2 and 5.4.2.2.
+    Source: Neal (2011), MCMC using Hamiltonian dynamics, arXiv:1206.1901.
     """
     if leapfrog < 1:
         raise ValueError(f"hmc got leapfrog={leapfrog}: at least one step is needed; 10 is usual.")

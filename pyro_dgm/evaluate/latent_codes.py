@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_dgm.evaluate.elementwise import by_dimension, elementwise
@@ -23,6 +24,7 @@ class LatentCodes:
         log_p: log p(z_n), likewise.
         log_p_by_dimension: log p(z_nj), shape ``(N, L)``, where a single site has a prior of independent dimensions.
         factorised: Whether a single site has a posterior of independent dimensions.
+        present: Which data have a code at all, booleans of shape ``(N,)``: `pyro.poutine.mask` can take it out.
     """
 
     values: dict[str, Tensor]
@@ -30,12 +32,13 @@ class LatentCodes:
     log_p: Tensor
     log_p_by_dimension: Tensor | None
     factorised: bool
+    present: Tensor
 
     def __getitem__(self, index: Tensor) -> "LatentCodes":
         """Take the codes of some data."""
         prior = None if self.log_p_by_dimension is None else self.log_p_by_dimension[index]
         values = {site: value[index.to(value.device)] for site, value in self.values.items()}
-        return LatentCodes(values, self.log_q[index], self.log_p[index], prior, self.factorised)
+        return LatentCodes(values, self.log_q[index], self.log_p[index], prior, self.factorised, self.present[index])
 
 
 def draw_codes(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, *, batch_size: int) -> LatentCodes:
@@ -51,7 +54,8 @@ def draw_codes(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, 
         `LatentCodes` of the N data.
 
     Raises:
-        ValueError: If nothing is latent, the guide has an auxiliary variable, or a site is not one value per datum.
+        ValueError: If nothing is latent, the guide has an auxiliary variable, a site is not one value per datum, or a
+            mask takes out a part of a datum's code.
     """
     parts = [_draw(model, guide, batch) for batch in x.split(batch_size)]
     priors = [part.log_p_by_dimension for part in parts]
@@ -62,6 +66,7 @@ def draw_codes(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, 
         torch.cat([part.log_p for part in parts]),
         torch.cat(known) if len(known) == len(parts) else None,
         parts[0].factorised,
+        torch.cat([part.present for part in parts]),
     )
 
 
@@ -92,13 +97,28 @@ def _draw(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor) -> La
         _rows(latent, len(x)),
         scored[0] if scored else None,
         any(elementwise(in_guide[name]["fn"]) is not None for name in single),
+        _present([*in_guide.values(), *latent.values()], len(x)),
     )
+
+
+def _present(sites: list[Any], size: int) -> Tensor:
+    """Say which data have a code: masks must take out all of it or nothing."""
+    masks = [torch.as_tensor(True if site["mask"] is None else site["mask"]).cpu() for site in sites]
+    shapes = [site["unscaled_log_prob"].shape for site in sites]
+    kept = [mask.expand(shape).reshape(size, -1) for mask, shape in zip(masks, shapes, strict=True)]
+    present = torch.cat(kept, 1).all(1)
+    if (torch.cat(kept, 1).any(1) != present).any() or not present.any():
+        raise ValueError(
+            "A mask (poutine.mask) takes out a part of the latent variables of a datum, or those of all data: there "
+            "is then no density of a whole code. Mask the data by themselves, or leave such data out."
+        )
+    return present
 
 
 def _rows(sites: dict[str, Any], size: int) -> Tensor:
     """Sum the log-probabilities of all sites to one number for each datum."""
     rows = torch.zeros(size, dtype=torch.float64)
     for site in sites.values():
-        term = site["unscaled_log_prob"].double().cpu()
+        term = scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"]).double().cpu()
         rows = rows + (term.flatten(1).sum(-1) if term.dim() > 1 else term)
     return rows

@@ -17,6 +17,7 @@ from pyro_dgm.evaluate.elbo_terms import ElboTerms, elbo_terms
 from pyro_dgm.evaluate.estimate import Estimate
 from pyro_dgm.evaluate.gap_split import GapSplit, gap_split
 from pyro_dgm.evaluate.log_likelihood import log_likelihood
+from pyro_dgm.evaluate.random_subset import random_subset
 from pyro_dgm.evaluate.sandwich import Sandwich, bdmc
 
 SECTIONS = ("terms", "nll", "curve", "units", "collapse", "surgery", "gaps")
@@ -138,12 +139,12 @@ def judge(
         ValueError: If a section is not known, x is empty, or a number is out of range. A section that this pair of
             model and guide cannot have (a mean of a categorical variable, say) is listed under ``refused``.
     """
-    if unknown := sorted(set(sections) - set(TITLES)):
-        raise ValueError(f"judge got the sections {unknown}: it knows {', '.join((*SECTIONS, *SLOW_SECTIONS))}.")
+    counts = {"num_samples": num_samples, "elbo_samples": elbo_samples, "annealing_steps": annealing_steps}
+    _check(sections, {**counts, "surgery_data": surgery_data, "gap_data": gap_data}, particles)
     pair = (model, guide)
     if not elbo_terms(*pair, x[:1]).kl:
         sections = [name for name in sections if name in ("terms", "nll")]
-    size = len(x) if num_data is None else num_data
+    size = len(random_subset(len(x), num_data, seed=seed))  # refuses what is out of range
     few: dict[str, Any] = {"num_data": min(size, gap_data), "seed": seed}
     many: dict[str, Any] = {"num_data": num_data, "seed": seed}
     found: dict[str, Any] = {}
@@ -162,6 +163,15 @@ def judge(
     for name in (name for name in measures if name in sections):
         _try(name, measures[name], found, refused)
     return Report(**found, refused=refused)
+
+
+def _check(sections: Collection[str], counts: dict[str, int], particles: Sequence[int]) -> None:
+    """Refuse what is out of range before anything is measured: later it would pass for a limit of a section."""
+    if unknown := sorted(set(sections) - set(TITLES)):
+        raise ValueError(f"judge got the sections {unknown}: it knows {', '.join((*SECTIONS, *SLOW_SECTIONS))}.")
+    for name, value in {**counts, **{f"particles[{place}]": count for place, count in enumerate(particles)}}.items():
+        if value < 1:
+            raise ValueError(f"judge got {name}={value}: at least 1 is needed.")
 
 
 def _try(name: str, measure: Callable[[], Any], found: dict[str, Any], refused: dict[str, str]) -> None:

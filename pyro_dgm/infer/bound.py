@@ -46,18 +46,21 @@ class Bound(pyro.infer.ELBO, ABC):
             another baseline. The model's gradient is the same in all. (All this is of the loss; `per_datum` has the
             plain derivative.)
         beta: Weight of the KL terms log p(z) - log q(z | x) (Higgins et al. 2017), kept as the 0-dim tensor ``.beta``,
-            so that a schedule can change it in place. 1 is the bound on log p(x).
+            so that a schedule can change it in place. 1 is the bound on log p(x). It stays on the CPU, whatever the
+            device of the rest, so a CUDA graph captured with it would keep the value that it had then.
         max_plate_nesting: How many dimensions the program's plates take; infinity means: find out.
         retain_graph: Passed on to ``backward`` in `loss_and_grads`.
 
     Raises:
         ValueError: If ``num_particles < 1``, beta is negative or no number, or the bound has no such gradient; at call,
-            if the gradient needs samples that carry one, and a site of the guide has none.
+            if the gradient needs samples that carry one, and a site of the guide has none; or a score that the guide's
+            point masses (`pyro.distributions.Delta`) do not have, as their place or density depends on parameters.
     """
 
     linear: ClassVar[bool] = False  # in the log-weights
     upper: ClassVar[bool] = False  # an upper bound, which is minimised
     split: ClassVar[bool] = False  # whether the guide learns from something else than the bound: from `_shares`
+    reweighted: ClassVar[bool] = False  # whether the guide learns log q at its samples, and no expectation over them
     gradients: ClassVar[tuple[str, ...]] = get_args(Gradient)
 
     def __init__(
@@ -117,13 +120,23 @@ class Bound(pyro.infer.ELBO, ABC):
             )
         if draws is None:
             return weights
+        self._require_paths(weights, draws)
+        return draws.with_weights(weights)
+
+    def _require_paths(self, weights: LogWeights, draws: Draws) -> None:
+        who = f"{type(self).__name__}(gradient={self.gradient!r})"
         if weights.score is not None and self.gradient in PATHS:
             raise ValueError(
-                f"{type(self).__name__}(gradient={self.gradient!r}) got sites whose samples carry no gradient (or, by "
-                f"rejection, not all of it): {draws.without_path or sorted(weights.guide_terms)}. Use "
-                f'gradient="total" or "vimco", which have the score function, or a relaxed distribution.'
+                f"{who} got sites whose samples carry no gradient (or, by rejection, not all of it): "
+                f'{draws.without_path or sorted(weights.guide_terms)}. Use gradient="total" or "vimco", which have the '
+                f"score function, or a relaxed distribution."
             )
-        return draws.with_weights(weights)
+        if draws.learned_points and (self.gradient in PATHS or self.reweighted):
+            raise ValueError(
+                f"{who} got point masses, {draws.learned_points} (Delta), that depend on parameters not only through "
+                f'earlier samples: log q has no score there. Use gradient="total"'
+                f"{' of ELBO or IWAE' * self.reweighted}, or a distribution with a density."
+            )
 
     @property
     def _additive(self) -> bool:
@@ -194,24 +207,33 @@ class Bound(pyro.infer.ELBO, ABC):
         value = self.values(weights)[1]
         scale = 1.0 if weights.scale is None else weights.scale
         total = value.sum() if isinstance(scale, (int, float)) and scale == 1 else (scale * value).sum()
-        drawn = isinstance(weights, DrawnWeights)
         for constant in weights.constants.values():
             total = total + (constant.detach() if self.upper else constant)
-            if weights.score is not None and self.num_particles == 1 and not drawn:  # it may depend on the one particle
-                total = total + constant.detach() * (weights.score - weights.score.detach()).sum()
+        if weights.score is not None:
+            total = total + self._shared_signal(weights) * (weights.score - weights.score.detach()).sum()
         if isinstance(weights, DrawnWeights):
             total = total + self._path(weights)
         return -total if self.upper else total
 
+    def _shared_signal(self, weights: LogWeights) -> Tensor | float:
+        """Credit a single particle with the constants, which then may depend on it: a scalar."""
+        if self.num_particles > 1 or self.reweighted or not weights.constants:
+            return 0.0
+        return torch.stack([part.detach().where(part.isfinite(), 0.0) for part in weights.constants.values()]).sum()
+
     def _path(self, weights: DrawnWeights) -> Tensor | float:
         """Give the gradient through the samples: a zero that has it."""
         log_w = self._weigh(weights.scaled or weights)
-        share = self._shares(log_w.detach()).path
-        if share is None:
+        shares = self._shares(log_w.detach())
+        if shares.path is None:
             return 0.0
         scale = 1.0 if weights.scale is None else weights.scale
-        constants = [(constant, torch.ones_like(constant)) for constant in weights.constants.values()]
-        return inject(weights.draws, [(log_w, (share * scale).expand_as(log_w).to(log_w)), *constants])
+        terms = [(constant, torch.ones_like(constant)) for constant in weights.constants.values()]
+        terms.append((log_w, (shares.path * scale).expand_as(log_w).to(log_w)))
+        if weights.score is not None and shares.signal is not None:  # of a site that depends on an earlier sample
+            signal = shares.signal * scale + self._shared_signal(weights)
+            terms.append((weights.score, signal.expand_as(weights.score).to(weights.score)))
+        return inject(weights.draws, terms)
 
     def per_datum(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate the bound for every datum, unscaled.
@@ -235,10 +257,7 @@ class Bound(pyro.infer.ELBO, ABC):
         return self.bound(self._weigh(weights))
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Estimate the negative bound summed over the data, in nats, as a scalar tensor to call ``backward`` on.
-
-        (An upper bound is minimised, and comes as it is.)
-        """
+        """Estimate the loss summed over the data, in nats: a scalar tensor to call ``backward`` on."""
         return -self.total(self.log_weights(model, guide, *args, **kwargs))
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:

@@ -67,13 +67,14 @@ class CUBO(Bound):
         **options: Those of `Bound`.
 
     Raises:
-        ValueError: If the order is below 1 or not finite.
+        ValueError: If the order is below 1 or not finite; at call, if a point mass of the guide depends on parameters.
 
     Source: Dieng, Tran, Ranganath, Paisley & Blei (NIPS 2017), arXiv:1611.00328, eq. 3 and section 2.2.
     """
 
     upper: ClassVar[bool] = True
     split: ClassVar[bool] = True
+    reweighted: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("total", "dreg")
 
     def __init__(self, num_particles: int = 10, *, order: int | float = 2, **options: Any) -> None:

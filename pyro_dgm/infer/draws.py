@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -42,12 +43,19 @@ class Draws(Messenger):
 
     It has to be the outermost handler: then what it puts in place of a sample is what the trace records, what the rest
     of the guide is computed from, and what the model is replayed on.
+
+    Attributes:
+        found: The draws of the last run.
+        without_path: Names of the sites whose samples are not reparameterised.
+        learned_points: Names of the point masses whose place or log-density depends on parameters by another way than
+            earlier draws. What their log q gives to these is no score: its mean is not zero.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Draw] = []
         self.without_path: list[str] = []
+        self.learned_points: list[str] = []
         self._in_guide = False
 
     def of(self, guide: Program) -> Program:
@@ -61,6 +69,7 @@ class Draws(Messenger):
         def run(*args: Any, **kwargs: Any) -> Any:
             self.found.clear()
             self.without_path.clear()
+            self.learned_points.clear()
             with self._inside():
                 return guide(*args, **kwargs)
 
@@ -83,6 +92,11 @@ class Draws(Messenger):
         if not self._in_guide or msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
             return
         value = msg["value"]
+        point = _point_mass(msg["fn"])
+        if point is not None and _depends_on_more(
+            [value, point.v, point.log_density], [draw.leaf for draw in self.found]
+        ):
+            self.learned_points.append(msg["name"])
         if not getattr(msg["fn"], "has_rsample", False):
             self.without_path.append(msg["name"])
         elif hasattr(value, "_unquantize"):  # scored where it was before it was rounded, which a leaf has forgotten
@@ -94,6 +108,31 @@ class Draws(Messenger):
             leaf = value.detach().requires_grad_()
             self.found.append(Draw(value, leaf))
             msg["value"] = leaf
+
+
+def _point_mass(fn: Any) -> Any:
+    """Look for a point mass inside of what masks it, makes it an event or transforms it; ``None`` if there is none."""
+    while not isinstance(fn, Delta) and hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn if isinstance(fn, Delta) else None
+
+
+def _depends_on_more(tensors: list[Tensor], leaves: list[Tensor]) -> bool:
+    """Whether any tensor's graph ends at another tensor than these leaves."""
+    known = {id(leaf) for leaf in leaves}
+    if any(part.requires_grad and part.grad_fn is None and id(part) not in known for part in tensors):
+        return True
+    nodes = [part.grad_fn for part in tensors if part.grad_fn is not None]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        variable = getattr(node, "variable", None)  # of the node where a graph ends
+        if variable is not None and id(variable) not in known:
+            return True
+        more = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= more
+        nodes.extend(more)
+    return False
 
 
 def inject(draws: tuple[Draw, ...], terms: list[tuple[Tensor, Tensor]]) -> Tensor | float:
@@ -135,5 +174,9 @@ def inject(draws: tuple[Draw, ...], terms: list[tuple[Tensor, Tensor]]) -> Tenso
 
 def guide_detached(weights: LogWeights) -> LogWeights:
     """Let the guide's terms be numbers, so that what is computed from them has no gradient to log q."""
-    scaled = None if weights.scaled is None else guide_detached(weights.scaled)
-    return replace(weights, scaled=scaled, guide_terms={k: term.detach() for k, term in weights.guide_terms.items()})
+    return replace(
+        weights,
+        scaled=None if weights.scaled is None else guide_detached(weights.scaled),
+        guide_terms={name: term.detach() for name, term in weights.guide_terms.items()},
+        sites={name: replace(site, held=True) for name, site in weights.sites.items()},
+    )

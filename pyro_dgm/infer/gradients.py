@@ -20,6 +20,9 @@ vimco      As total; but the baseline of a particle is the bound with its log-we
            (the geometric mean of the weights).
 =========  ============================================================================================================
 
+A point mass in the guide (`pyro.distributions.Delta`) has no score; where its place or its log-density depends on
+parameters, and not on earlier samples alone as in most automatic guides, "stl" and "dreg" are refused.
+
 The two paths cost one more backward pass through the model's activations (a step of a VAE takes 1.3 times as long).
 log q is differentiated at the sample with everything else held, whatever the guide: for a flow by its inverse, which in
 this package every flow has (a step takes 1.3 to 1.9 times as long, with inverse autoregressive flows 3 times). To go
@@ -83,6 +86,8 @@ def slopes(bound: Callable[[Tensor], Tensor], log_w: Tensor) -> tuple[Tensor, Te
 def credits(bound: Callable[[Tensor], Tensor], log_w: Tensor, *, geometric: bool = False) -> Tensor:
     """Credit each particle with what it adds to the bound: the signal of the score-function gradient.
 
+    It takes O(K^2) memory, for each particle has its own K - 1 others; `credits_of_mean` is the ELBO's in O(K).
+
     Args:
         bound: A pure function of ``(K, *batch)`` that reduces any number of particles.
         log_w: Log-weights.
@@ -102,4 +107,17 @@ def credits(bound: Callable[[Tensor], Tensor], log_w: Tensor, *, geometric: bool
         others = torch.cat([others, others.mean(0, keepdim=True)])
     baseline = bound(others)  # (K, *batch)
     signal = value - baseline.where(baseline.isfinite(), 0.0)  # none, where all other weights are zero
+    return signal.where(signal.isfinite(), 0.0)
+
+
+def credits_of_mean(log_w: Tensor) -> Tensor:
+    """Credit each particle as `credits` does for the mean of the log-weights, in O(K): its own less that of the others.
+
+    Args:
+        log_w: Log-weights, shape ``(K, *batch)``. A single particle has no baseline.
+
+    Returns:
+        Signals of shape ``(K, *batch)``; zero instead of an infinite one.
+    """
+    signal = log_w if len(log_w) == 1 else (log_w - log_w.mean(0)) / (len(log_w) - 1)
     return signal.where(signal.isfinite(), 0.0)

@@ -20,8 +20,9 @@ def kl_terms(weights: LogWeights, *, analytic: bool = False) -> dict[str, Tensor
     Args:
         weights: From `pyro_dgm.infer.log_weights`.
         analytic: Whether to take the closed form where `torch.distributions` has one registered. A site keeps its
-            sampled term if it has none, is a point mass, has different masks in model and guide, or if the guide
-            samples a variable that comes earlier in the model only after it (its prior may then depend on it).
+            sampled term if it has none, is a point mass, has different masks in model and guide (or equal
+            ones of two tensors), or if the guide samples a variable that comes earlier in the model only after it (its
+            prior may then depend on it).
 
     Returns:
         Nats of shape ``(K, *batch)`` by site. An auxiliary variable of the guide has log q alone.

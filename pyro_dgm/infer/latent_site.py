@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
@@ -28,6 +28,7 @@ class LatentSite:
         reduce: Sums over what belongs to one particle and datum.
         ordered: Whether the guide samples all latent variables that come before this one in the model before it too.
         scaled: Whether the sites' scales are inside the terms.
+        held: Whether log q at the sample is a number, without a gradient; a closed form keeps its own.
     """
 
     posterior: Any
@@ -35,6 +36,7 @@ class LatentSite:
     reduce: Reduction
     ordered: bool
     scaled: bool = False
+    held: bool = False
 
     @property
     def reparameterized(self) -> bool:
@@ -62,7 +64,7 @@ class LatentSite:
         Returns:
             Nats, shape ``(K, *batch, *event)``, or ``None`` if the dimensions are not independent in both.
         """
-        q, p = _elements(self.posterior["fn"]), _elements(self.prior["fn"])
+        q, p = elementwise(self.posterior["fn"]), elementwise(self.prior["fn"])
         if q is None or p is None:
             return None
         size = len(self.posterior["fn"].event_shape)
@@ -71,6 +73,7 @@ class LatentSite:
             return self._reduced(kl, self.prior, event_dim=size)
         value = self.posterior["value"]
         log_q = self._reduced(q.log_prob(value), self.posterior, event_dim=size)
+        log_q = log_q.detach() if self.held else log_q
         return log_q - self._reduced(p.log_prob(value), self.prior, event_dim=size)
 
     def balanced(self, log_q: Tensor, log_p: Tensor, *, prior_share: float) -> Tensor:
@@ -100,6 +103,8 @@ class LatentSite:
     def _divergence(self, q: Distribution, p: Distribution, prior_share: float | None = None) -> Tensor | None:
         if not self.ordered or self.posterior["is_observed"] or _point(q) or not self._measured_alike():
             return None
+        if not _masked_alike(q, p):
+            return None
         try:
             if prior_share is None:
                 kl = kl_divergence(q, p)
@@ -111,13 +116,13 @@ class LatentSite:
         except NotImplementedError:  # how torch says that none is registered
             return None
         expected = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
-        return kl if kl.shape == expected else None
+        return kl if isinstance(kl, Tensor) and kl.shape == expected else None  # Pyro's of mask=False is a number
 
     def _measured_alike(self) -> bool:
         """Whether both sites have one mask and, where it counts, one scale."""
         keys = ("mask", "scale") if self.scaled else ("mask",)
         pairs = [(self.posterior[key], self.prior[key]) for key in keys]
-        return all(a is b or not (isinstance(a, Tensor) or isinstance(b, Tensor)) and a == b for a, b in pairs)
+        return all(_same(a, b) for a, b in pairs)
 
     def _reduced(self, term: Tensor, site: Any, *, event_dim: int = 0) -> Tensor:
         scale, mask = (site["scale"] if self.scaled else 1.0), site["mask"]
@@ -130,8 +135,22 @@ def _with_event(part: Any, event_dim: int) -> Any:
     return part[(..., *[None] * event_dim)] if isinstance(part, Tensor) else part
 
 
-def _elements(fn: Any) -> Any:
-    """Open `Independent` until every event dimension is a batch dimension; ``None`` if that does not get there."""
+def elementwise(fn: Any) -> Any:
+    """Open a distribution whose dimensions are independent.
+
+    Args:
+        fn: The distribution of a site, of batch shape ``(*batch)`` and event shape ``(*event)``.
+
+    Returns:
+        The distribution of single dimensions, of batch shape ``(*batch, *event)``; ``None`` if the dimensions are not
+        independent or nothing says that they are (a full covariance, a flow, a mixture).
+
+    >>> import pyro.distributions as dist
+    >>> elementwise(dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)).batch_shape
+    torch.Size([5, 2])
+    >>> elementwise(dist.MultivariateNormal(torch.zeros(2), torch.eye(2))) is None
+    True
+    """
     while isinstance(fn, Independent):
         fn = fn.base_dist
     return None if fn.event_shape else fn
@@ -139,9 +158,39 @@ def _elements(fn: Any) -> Any:
 
 def _point(fn: Any) -> bool:
     """Whether it is a point mass, the registered KL of which forgets its log-density."""
-    while isinstance(fn, Independent):
+    while isinstance(fn, Independent | MaskedDistribution):
         fn = fn.base_dist
     return isinstance(fn, Delta)
+
+
+def _masked_alike(q: Any, p: Any) -> bool:
+    """Whether two distributions have one mask inside; the registered KL would take what both masks leave."""
+    ours, theirs = _masks(q), _masks(p)
+    return len(ours) == len(theirs) and all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _masks(fn: Any) -> list[Any]:
+    """List the masks of a distribution, each with the number of event dimensions that it is inside of."""
+    found, inside = [], 0
+    while isinstance(fn, Independent | MaskedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            found += [fn._mask, inside]
+        else:
+            inside += fn.reinterpreted_batch_ndims
+        fn = fn.base_dist
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two masks or scales are one tensor, as plates expand it, or equal numbers; no tensor is read."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a is b or _view(a) == _view(b)
+    return a is b or not (isinstance(a, Tensor) or isinstance(b, Tensor)) and a == b
+
+
+def _view(part: Tensor) -> tuple[int, ...]:
+    """Say which numbers of which tensor it shows."""
+    return id(part if part._base is None else part._base), part.storage_offset(), *part.shape, *part.stride()
 
 
 def _detached(fn: Any) -> Any:

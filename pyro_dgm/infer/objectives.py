@@ -5,12 +5,11 @@
 import math
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from pyro_dgm.infer.bound import Bound
 from pyro_dgm.infer.bounds import elbo, iwae
-from pyro_dgm.infer.gradients import Gradient, normalized
+from pyro_dgm.infer.gradients import Gradient, credits_of_mean, normalized
 from pyro_dgm.infer.kl_control import KLControl
 from pyro_dgm.infer.kl_terms import weigh_kl
 from pyro_dgm.infer.log_weights import LogWeights
@@ -65,11 +64,7 @@ class ELBO(Bound):
 
     def _signal(self, log_w: Tensor) -> Tensor:
         """Credit each particle with its own weight less the mean of the others: the general rule, in O(K)."""
-        particles = len(log_w)
-        if particles == 1:
-            return log_w
-        signal = (log_w - log_w.mean(0)) / (particles - 1)
-        return torch.where(signal.isfinite(), signal, 0.0)
+        return credits_of_mean(log_w)
 
 
 class IWAE(Bound):

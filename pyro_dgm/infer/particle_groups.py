@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_dgm.infer.bound import Bound
 from pyro_dgm.infer.bounds import ciwae, iwae, miwae, split_into_groups
-from pyro_dgm.infer.gradients import Shares, credits, normalized
+from pyro_dgm.infer.gradients import Shares, credits, credits_of_mean, normalized
 
 
 class MIWAE(Bound):
@@ -22,7 +22,7 @@ class MIWAE(Bound):
         **options: Those of `Bound`.
 
     Raises:
-        ValueError: If M does not divide K.
+        ValueError: If M does not divide K, or with ``gradient="vimco"`` is K.
 
     Source: Rainforth et al. (ICML 2018), arXiv:1802.04537, eq. 15.
     """
@@ -84,7 +84,7 @@ class PIWAE(Bound):
         **options: Those of `Bound`.
 
     Raises:
-        ValueError: If M does not divide K.
+        ValueError: If M does not divide K, or with ``gradient="vimco"`` is K.
 
     Source: Rainforth et al. (ICML 2018), arXiv:1802.04537, eq. 17 and 18.
     """
@@ -116,10 +116,17 @@ def _check_groups(bound: Bound, groups: int) -> None:
             f"{type(bound).__name__} got num_particles={bound.num_particles} and groups={groups}: the number of groups "
             f"must divide that of all particles."
         )
+    if bound.gradient == "vimco" and groups == bound.num_particles:
+        raise ValueError(
+            f'{type(bound).__name__}(gradient="vimco") takes the other particles of a group as baseline, and got '
+            f'num_particles={bound.num_particles} in as many groups: give fewer groups, or gradient="total".'
+        )
 
 
 def _credits_in_groups(log_w: Tensor, groups: int, *, geometric: bool) -> Tensor:
-    """Credit each particle with what it adds to its group."""
+    """Credit each particle with what it adds to its group; groups of one have the mean of the others as baseline."""
+    if groups == len(log_w):
+        return credits_of_mean(log_w)
     return _joined(credits(iwae, split_into_groups(log_w, groups), geometric=geometric) / groups)
 
 

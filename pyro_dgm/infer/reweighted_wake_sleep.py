@@ -39,13 +39,15 @@ class ReweightedWakeSleep(Bound):
         **options: Those of `Bound`. ``gradient="dreg"`` writes the guide's wake phase as a path through the samples.
 
     Raises:
-        ValueError: If ``insomnia`` is not between 0 and 1; at call, if the guide cannot be run on dreams.
+        ValueError: If ``insomnia`` is not between 0 and 1; at call, if the guide cannot be run on dreams,
+            or a point mass of it depends on parameters.
 
     Source: Bornschein & Bengio (ICLR 2015), arXiv:1406.2751, section 2; Le, Kosiorek, Siddharth, Teh & Wood (UAI 2019),
     arXiv:1805.10469, section 3; Tucker et al. (ICLR 2019), arXiv:1810.04152, section 6.2.
     """
 
     split: ClassVar[bool] = True
+    reweighted: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("total", "dreg")
     bound = staticmethod(iwae)
 

@@ -78,6 +78,14 @@ def test_an_exact_likelihood_may_be_given():
     assert str(found.inference).startswith("inference-gap = ")
 
 
+@pytest.mark.parametrize(("given", "side"), [("=", "="), ("<=", ">="), (">=", "<="), (">~", "~"), ("~", "~")])
+def test_the_gap_is_on_the_other_side_than_the_likelihood(given, side):
+    """The gap is -NLL - L[q]: reverse annealing, a lower bound on the NLL, makes it an upper one."""
+    nll = Estimate(f"NLL {given}", -ORACLE.log_prob(X).detach(), method="given")
+    found = gap_split(ORACLE.model, diagonal, X, nll=nll, num_steps=1, rounds=1, num_samples=2)
+    assert found.inference.name == f"inference-gap {side}"
+
+
 def test_fits_that_are_cut_short_say_so():
     found = gap_split(ORACLE.model, diagonal, X, num_steps=5, rounds=1)
     assert not found.converged

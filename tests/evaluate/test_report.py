@@ -102,6 +102,23 @@ def test_refusals():
         report(num_data=31)
 
 
+@pytest.mark.parametrize("name", ["gap_data", "surgery_data", "annealing_steps", "elbo_samples", "num_samples"])
+@pytest.mark.parametrize("section", ["gaps", "surgery", "ais", "units"])
+def test_mistakes_of_the_caller_are_no_limits_of_a_section(name, section):
+    with pytest.raises(ValueError, match=f"judge got {name}=0"):
+        report(sections=[section], **{name: 0})
+
+
+def test_numbers_of_particles_and_data_are_checked_whatever_is_measured():
+    with pytest.raises(ValueError, match=r"particles\[1\]=0"):
+        report(sections=["surgery"], particles=(1, 0))
+    for wrong in (0, 31):
+        with pytest.raises(ValueError, match=f"num_data={wrong}"):
+            report(sections=["surgery"], num_data=wrong)
+    with pytest.raises(ValueError, match="x is empty"):
+        judge(ORACLE.model, ORACLE.guide, X[:0], sections=["surgery"])
+
+
 def test_annealing_on_the_models_own_data():
     vae = MODELS["VAE"]()
     x = torch.randint(2, (4, 8, 8))

@@ -137,6 +137,46 @@ def test_a_hierarchy_is_scored_jointly():
     torch.testing.assert_close(found.kl.values, found.mutual_information.values + found.marginal_kl.values)
 
 
+def under(mask, program):
+    def masked(x):
+        with pyro.poutine.mask(mask=mask(x)):
+            program(x)
+
+    return masked
+
+
+@pytest.mark.parametrize("options", [{}, {"aggregate": "mss", "minibatch": 10**4}])
+def test_data_without_a_code_cost_nothing_and_leave_the_others_alone(options):
+    def here(x):
+        return x[:, 0] < 2
+
+    pair = under(here, model), under(here, guide)
+    found, terms = elbo_surgery(*pair, MANY, **options), elbo_terms(*pair, MANY, num_samples=1000).kl["z"].values
+    seen = here(MANY)
+    exact = torch.distributions.kl_divergence(dist.Normal(MANY, SCALE), dist.Normal(0.0, 1.0)).sum(-1) * seen
+    assert (found.kl.values[~seen] == 0).all()
+    assert within(found.kl.values - exact, 0.0)
+    assert within(terms - exact, 0.0)
+    assert (found.dimension_kls.values[~seen] == 0).all()
+    alone = elbo_surgery(model, guide, MANY[seen], **options)
+    error = math.hypot(alone.mutual_information.standard_error, found.mutual_information.standard_error)
+    assert abs(found.mutual_information.values[seen].mean() - alone.mutual_information.mean) < 5 * error
+    torch.testing.assert_close(found.kl.values, found.mutual_information.values + found.marginal_kl.values)
+
+
+def test_a_mask_inside_a_code_is_refused():
+    def deep(x):
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.mask(mask=x[:, 0] < 2):
+                z1 = pyro.sample("z1", dist.Normal(x[:, :1], 1.0).to_event(1))
+            pyro.sample("z2", dist.Normal(z1, 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="takes out a part"):
+        elbo_surgery(deep, deep, LOC)
+    with pytest.raises(ValueError, match="those of all data"):
+        elbo_surgery(under(lambda x: False, model), under(lambda x: False, guide), LOC)
+
+
 def scores(seed):
     """Codes of the five data, scored by all five: (N, N, 2)."""
     z = LOC + SCALE * torch.randn(5, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 
 from pyro_dgm.infer import CIWAE, ELBO, IWAE, MIWAE, PIWAE, Bound, Renyi
+from tests.cases import BOUNDS
 from tests.oracles import BernoulliLatent, LinearGaussian, within
 
 X = torch.tensor([-0.8, 0.3, 1.9], dtype=torch.float64)
@@ -122,18 +123,105 @@ def coupled(logits):
     return model, guide
 
 
-@pytest.mark.parametrize("particles", [1, 3])
-def test_a_site_that_couples_the_data_teaches_them(particles):
+ONE = {"groups": 1}
+
+
+@pytest.mark.parametrize("bound", [ELBO(1), ELBO(3), IWAE(1), MIWAE(1, **ONE), PIWAE(1, **ONE)])
+def test_a_site_that_couples_the_data_teaches_them(bound):
     logits = torch.tensor([0.3, -0.4, 0.6], dtype=torch.float64, requires_grad=True)
     states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
     log_q = dist.Bernoulli(logits=logits).log_prob(states).sum(-1)
     log_p = 3 * math.log(0.5) + dist.Normal(states.sum(-1), 1.0).log_prob(torch.tensor(3.0, dtype=torch.float64))
     exact = torch.autograd.grad((log_q.exp() * (log_p - log_q)).sum(), logits)[0]
-    bound, gradients = ELBO(particles), []
+    gradients = []
     for _ in range(500):
         loss = bound.differentiable_loss(*coupled(logits))
         gradients.append(torch.autograd.grad(-loss, logits)[0])
     assert within(torch.stack(gradients), exact)
+
+
+class Mixed(torch.nn.Module):
+    """A normal variable and a bit, whose posterior depends on the normal one; a site outside the plate has both."""
+
+    def __init__(self, *, outside=False):
+        super().__init__()
+        self.outside = outside
+        self.numbers = torch.nn.Parameter(torch.tensor([0.4, -0.7, 1.3], dtype=torch.float64))
+        self.mean = torch.nn.Parameter(torch.tensor(0.6, dtype=torch.float64))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            bit = pyro.sample("bit", dist.Bernoulli(x.new_full((len(x),), 0.4)))
+            pyro.sample("x", dist.Normal(z + self.mean * bit, 0.7), obs=x)
+        if self.outside:
+            pyro.sample("y", dist.Normal((z + bit).sum(-1), 1.0), obs=x.new_ones(()))
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.numbers[0] * x, 0.8))
+            pyro.sample("bit", dist.Bernoulli(logits=self.numbers[1] * z + self.numbers[2]))
+
+
+@pytest.mark.parametrize(("particles", "groups", "far"), [(4, 2, False), (4, 4, False), (1, 1, False), (1, 1, True)])
+def test_piwae_teaches_a_bit_through_what_was_sampled_before_it(particles, groups, far):
+    """At one seed its guide has the gradient of MIWAE, to rounding, and its model that of IWAE."""
+    pair, found = Mixed(outside=far), []
+    for bound in (PIWAE(particles, groups=groups), MIWAE(particles, groups=groups), IWAE(particles)):
+        torch.manual_seed(0)
+        loss = bound.differentiable_loss(pair.model, pair.guide, X)
+        found.append(torch.autograd.grad(loss, [pair.numbers, pair.mean]))
+    assert torch.allclose(found[0][0], found[1][0], rtol=1e-9)
+    assert torch.allclose(found[0][1], found[2][1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [MIWAE, PIWAE])
+def test_groups_of_one_have_the_others_as_baseline(kind):
+    """Far from zero the weights themselves would be nothing but noise: the gradient's spread is that of the ELBO's."""
+    log_w = torch.randn(5, 3, dtype=torch.float64) - 1000
+    assert torch.allclose(kind(5, groups=5)._signal(log_w), ELBO(5)._signal(log_w))
+    oracle, spreads = BernoulliLatent(), []
+
+    def model(x):
+        oracle.model(x)
+        with pyro.plate("more", len(x)):
+            pyro.factor("far", x.new_full((len(x),), 100.0))
+
+    for bound in (kind(8, groups=8), ELBO(8)):
+        torch.manual_seed(0)
+        gradients = [
+            torch.autograd.grad(bound.differentiable_loss(model, oracle.guide, X), oracle.slope)[0] for _ in range(50)
+        ]
+        spreads.append(torch.stack(gradients).std())
+    assert spreads[0] < 1.5 * spreads[1]
+    with pytest.raises(ValueError, match="give fewer groups"):
+        kind(4, groups=4, gradient="vimco")
+    assert kind(4, groups=2, gradient="vimco").gradient == "vimco"
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("particles", [1, 4])
+@pytest.mark.parametrize("name", [name for name in BOUNDS if "dreg" not in name and "stl" not in name])
+def test_weights_of_zero_leave_every_gradient_finite(name, particles, outside):
+    """Where a bit that is one cannot have given the datum, or a site outside of the plate."""
+    logits = torch.zeros(6, requires_grad=True)
+
+    def model():
+        with pyro.plate("data", 6):
+            z = pyro.sample("z", dist.Bernoulli(torch.full((6,), 0.5)))
+            pyro.factor("f", torch.where(z > 0, -math.inf, 0.0))
+        if outside:
+            pyro.factor("g", torch.where(z.sum(-1, keepdim=z.dim() > 1) > 0, -math.inf, 0.0))
+
+    def guide():
+        with pyro.plate("data", 6):
+            pyro.sample("z", dist.Bernoulli(logits=logits))
+
+    for seed in range(5):
+        torch.manual_seed(seed)
+        loss = BOUNDS[name](particles).differentiable_loss(model, guide)
+        assert not loss.isnan()
+        assert torch.autograd.grad(loss, logits)[0].isfinite().all()
 
 
 def test_a_particle_of_weight_zero_leaves_the_gradient_finite():

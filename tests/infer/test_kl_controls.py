@@ -97,6 +97,34 @@ def test_sticking_the_landing_has_the_same_mean_where_terms_are_sampled(kl):
     assert within(gradients["stl"] - gradients["total"], 0.0)
 
 
+CHARGES = {"Capacity": 2.0, "Capacity (of each datum)": 2.0, "KLBalance": 0.2, "SiteWeights": 3.0}  # of each nat
+SAMPLED = {**KL_CONTROLS, "FreeBits (of each channel)": lambda: FreeBits(0.5, per="channel")}
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+@pytest.mark.parametrize("name", SAMPLED)
+def test_sticking_the_landing_has_no_variance_at_the_best_posterior(name, particles):
+    """Where a nat costs c, that is proportional to p(z) p(x | z)^(1 / c): every single gradient is zero there."""
+    charge, noise, x = CHARGES.get(name, 1.0), 0.1, torch.tensor([[4.0, -5.0], [6.0, 4.5]], dtype=torch.float64)
+    shrink = 1 / (1 + charge * noise**2)
+    location = (shrink * x).requires_grad_()  # far from the prior, so no threshold is near
+    log_scale = torch.full_like(x, charge * noise**2 * shrink).log().mul(0.5).requires_grad_()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, noise).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(location, log_scale.exp()).to_event(1))
+
+    for gradient, zero in (("stl", True), ("dreg", True), ("total", False)):
+        bound = ELBO(particles, kl=SAMPLED[name](), analytic_kl=False, gradient=gradient)
+        parts = torch.autograd.grad(bound.differentiable_loss(model, guide, x), [location, log_scale])
+        assert all((part.abs() < 1e-6).all() == zero for part in parts)
+
+
 @pytest.mark.parametrize("kl", [FreeBits(0.5), Capacity(1.0)])
 def test_a_threshold_refuses_scales_inside_the_terms(kl):
     pair = Normals()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyro_dgm.evaluate import log_likelihood
-from pyro_dgm.infer import ELBO, IWAE, Objective, observed
+from pyro_dgm.infer import ELBO, IWAE, Objective, log_weights, observed
 from pyro_dgm.models import VAE
 from pyro_dgm.nn import MLP
 from tests.oracles import LinearGaussian, not_above
@@ -160,3 +160,100 @@ def test_what_cannot_be_masked_is_said():
     assert trace.nodes["x"]["log_prob_sum"] < 0
     with pytest.raises(ValueError, match="no observed site 'w'"):
         observed(two, x.bool(), site="w")(x)
+
+
+def pair(*, plates=False):
+    """Two numbers of each datum; with further plates of one and of six beside that of the data."""
+
+    def model(x):
+        if plates:
+            with pyro.plate("others", 6):
+                pass
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            if plates:
+                with pyro.plate("one", 1, dim=-2), pyro.plate("two of six", 6, subsample_size=2, dim=-3):
+                    pass
+            pyro.sample("x", dist.Normal(z.unsqueeze(-1), x.new_ones(4)).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+
+    return model, guide
+
+
+def test_a_mask_of_all_data_is_refused_for_a_batch_of_them():
+    model, guide = pair()
+    x = torch.randn(6, 4)
+    for rows in (x[2:], x[:5], x[:2]):
+        with pytest.raises(ValueError, match="NaN in the data, and leave mask=None"):
+            IWAE(5).per_datum(observed(model, MASK), guide, rows)
+    with pytest.raises(ValueError, match="leave mask=None"):
+        log_likelihood(observed(model, MASK), guide, x, num_samples=5, batch_size=2)
+    assert IWAE(5).per_datum(observed(model, MASK[:1]), guide, x).shape == (6,)  # one row for all
+
+
+def test_other_plates_do_not_choose_the_rows():
+    x, found = torch.randn(6, 4), []
+    for plates in (False, True):
+        model, guide = pair(plates=plates)
+        torch.manual_seed(0)
+        weights = log_weights(observed(model, MASK), guide, x)
+        torch.manual_seed(0)
+        every = log_weights(model, guide, x)
+        assert not torch.equal(weights.log_w, every.log_w)
+        found.append(weights.log_w)
+        assert weights.model_terms["x"][0, 3] == 0  # nothing was observed of that one
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("subsample_size", [2, 6])
+def test_a_subsample_in_a_plate_beside_another_takes_its_own_rows(subsample_size):
+    x, mask = torch.zeros(6, 3), torch.tensor([1, 0, 1, 0, 0, 1]).bool()
+
+    def model():
+        with pyro.plate("rows", 6, subsample_size=subsample_size, dim=-2) as index, pyro.plate("columns", 3, dim=-1):
+            pyro.sample("x", dist.Normal(torch.zeros(len(index), 3), 1.0), obs=x[index])
+        return index
+
+    trace = pyro.poutine.trace(observed(model, mask.unsqueeze(-1))).get_trace()
+    trace.compute_log_prob()
+    scored = trace.nodes["x"]["unscaled_log_prob"] != 0
+    assert torch.equal(scored, mask[trace.nodes["_RETURN"]["value"]].unsqueeze(-1).expand(-1, 3))
+
+
+POSITIVE = {
+    "Beta": lambda a: dist.Beta(a, a),
+    "Exponential": dist.Exponential,
+    "Gamma": lambda a: dist.Gamma(a, a),
+    "LogNormal": lambda a: dist.LogNormal(a, 1.0),
+    "Pareto": lambda a: dist.Pareto(0.1 * a, 1.0),
+    "Uniform": lambda a: dist.Uniform(a - 2.0, a),
+    "Weibull": lambda a: dist.Weibull(a, a / 2),
+    "Bernoulli": lambda a: dist.Bernoulli(a / 3),
+    "Binomial": lambda a: dist.Binomial(3, a / 3),
+    "Poisson": dist.Poisson,
+}
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("name", POSITIVE)
+def test_missing_entries_have_no_gradient_whatever_the_support(name, validate):
+    """As if the entries were not there: the loss and its gradient are those of the entries that were observed."""
+    a = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    whole = torch.tensor([[0.5, 0.6], [0.25, 0.3]], dtype=torch.float64)
+    if name in ("Bernoulli", "Binomial", "Poisson"):
+        whole = whole.round()
+    holed = whole.masked_fill(~MASK[:2, 2:], math.nan)  # what is left is one number, at the end of the first row
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", POSITIVE[name](a.expand(x.shape)).to_event(1), obs=x)
+
+    with pyro.validation_enabled(validate):
+        loss = ELBO().differentiable_loss(observed(model), lambda x: None, holed)
+        exact = -POSITIVE[name](a).log_prob(whole[0, 1])
+    for ours, right in zip(torch.autograd.grad(loss, a), torch.autograd.grad(exact, a), strict=True):
+        assert torch.allclose(loss, exact)
+        assert torch.allclose(ours, right)

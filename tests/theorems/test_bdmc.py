@@ -81,7 +81,7 @@ def test_more_temperatures_and_more_chains_tighten_the_bound() -> None:
     means = {key: value.mean() for key, value in above.items()}
     assert means[3, 2] > means[12, 2] > means[50, 2]
     assert means[12, 16] < means[12, 2]
-    assert within(above[50, 2] - means[50, 2], 0.0)
+    assert all(not_above(-value, 0.0) for value in above.values())
 
 
 @pytest.mark.parametrize("num_steps", [3, 10, 40])
@@ -130,11 +130,16 @@ def test_the_sandwich_contains_a_likelihood_of_many_modes() -> None:
 
 
 def test_gap_of_linear_gaussian() -> None:
-    """The gap bounds the error of either side: both sides' errors add up to it, datum by datum."""
+    """The gap bounds the error of either side: each lies on its side of log p(x), and so is no farther off."""
     oracle = Dreaming()
-    x = oracle.data(20)
+    x = oracle.data(300)
     mean, covariance = (part.detach() for part in oracle.posterior(x))
     samples = {"z": dist.MultivariateNormal(mean, covariance).sample()}
     found = sandwich(oracle.model, None, x, posterior_samples=samples, num_steps=10, num_chains=4)
     exact = -oracle.log_prob(x).detach()
-    torch.testing.assert_close(found.gap.values, (found.upper.values - exact) + (exact - found.lower.values))
+    above, below = found.upper.values - exact, exact - found.lower.values
+    assert not_above(-above, 0.0)
+    assert not_above(-below, 0.0)
+    assert not_above(above - found.gap.values, 0.0)
+    assert not_above(below - found.gap.values, 0.0)
+    assert found.gap.mean > 5 * found.gap.standard_error  # so few temperatures leave one that can be told from 0

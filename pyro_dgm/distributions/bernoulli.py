@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pyro_dgm.nn.apply_function import apply_function
+
 THRESHOLD = 40  # softplus is the identity above, to the last bit of float64
 
 
@@ -36,7 +38,7 @@ class Bernoulli(dist.Bernoulli):
         """Return log p(value) in nats, of the broadcast shape of value and ``batch_shape``."""
         if self._validate_args:
             self._validate_sample(value)
-        return _LogProb.apply(self.logits, value)
+        return apply_function(_LogProb, self.logits, value)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw int64 zeros and ones of shape ``(*sample_shape, *batch)``."""

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pyro_dgm.nn.apply_function import apply_function
 from pyro_dgm.nn.made import MADE
 from pyro_dgm.transforms.base import FlowTransform, Parameters
 from pyro_dgm.transforms.elementwise import Elementwise
@@ -80,4 +81,4 @@ class Autoregressive(FlowTransform):
         weights = tuple(layer.weight for layer in self.net.linear)
         if under_functorch() or torch.compiler.is_compiling():  # they differentiate operations, and know no theorem
             return one_by_one(self.net, inverse, w, biases, weights)
-        return Solve.apply(self.net, function, inverse, w, *biases, *weights)
+        return apply_function(Solve, self.net, function, inverse, w, *biases, *weights)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pyro_dgm.nn.apply_function import apply_function
+
 SMALLEST = 1e-4
 """Singular values above this fraction of the Frobenius norm are raised to 1."""
 
@@ -46,9 +48,9 @@ def orthogonalize(matrix: Float[Tensor, "*batch dim width"]) -> Float[Tensor, "*
     norm = torch.linalg.matrix_norm(matrix.detach(), keepdim=True)  # the result does not depend on it
     start = (matrix / norm.clamp(min=torch.finfo(matrix.dtype).tiny)).reshape(-1, *matrix.shape[-2:])
     if start.device.type != "cpu" or start.numel() <= CACHED:
-        return _Polar.apply(start)[0].reshape(matrix.shape)
+        return apply_function(_Polar, start)[0].reshape(matrix.shape)
     parts = start.split(max(CACHED // start[0].numel(), 1))
-    return torch.cat([_Polar.apply(part)[0] for part in parts]).reshape(matrix.shape)
+    return torch.cat([apply_function(_Polar, part)[0] for part in parts]).reshape(matrix.shape)
 
 
 class _Polar(torch.autograd.Function):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pyro_dgm.nn.apply_function import apply_function
 from pyro_dgm.transforms.solve import ConvergenceError
 
 SWEEPS = 4
@@ -54,7 +55,9 @@ def solve_triangular_tanh(
         True
     """
     matrix = matrix.triu() if upper else matrix.tril()
-    root = _Root.apply(matrix.detach(), a.detach(), diagonal.detach().unsqueeze(-2), gap.detach().unsqueeze(-2))
+    root = apply_function(
+        _Root, matrix.detach(), a.detach(), diagonal.detach().unsqueeze(-2), gap.detach().unsqueeze(-2)
+    )
     t = root.tanh()
     residual = root - a + t @ matrix.mT
     if not (torch.is_grad_enabled() and residual.requires_grad):

@@ -153,6 +153,6 @@ def _rows(x: Tensor, shift: Tensor) -> Tensor:
     return (x.flatten(0, more - 1) if more else x.unsqueeze(0)).movedim(0, -2)
 
 
-def _unrow(rows: Tensor, shift: Tensor, shape: torch.Size) -> Tensor:
+def _unrow(rows: Tensor, shift: Tensor, shape: Sequence[int]) -> Tensor:
     """Lay out as it was before."""
     return rows.movedim(shift.dim() - 2, 0).reshape(shape)

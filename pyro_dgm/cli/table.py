@@ -67,7 +67,7 @@ class ResultTable:
         if self.results:
             first = next(iter(self.results.values()))
             texts = [first["test"][key]["text"] for key in ("nll", "negative_elbo") if key in first["test"]]
-            how = "; ".join(text[text.rindex("(") :].strip("()") for text in texts)
+            how = "; ".join(text[text.rindex("(") :].strip("()").split(", k-hat")[0] for text in texts)
             lines.insert(0, f"Test split, mean +- standard error over data, nats unless it says bits: {how}.")
             said = [SAID_OF[key].format(baseline=self.recipe.baseline) for key in self.columns if key in SAID_OF]
             lines[1:1] = dict.fromkeys(said)

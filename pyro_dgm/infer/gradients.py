@@ -60,8 +60,12 @@ class Shares(NamedTuple):
 
 
 def normalized(log_w: Tensor, power: int | float = 1) -> Tensor:
-    """Normalise the weights, raised to a power, over the particles; zeros where no weight is positive."""
-    return (power * log_w).softmax(0).nan_to_num(0.0)
+    """Normalise the weights, raised to a power, over the particles; zeros where no weight is positive.
+
+    What is below eps squared is zero as well, as in `pyro_dgm.infer.iwae`: a CPU is slow with subnormal numbers.
+    """
+    share = (power * log_w).softmax(0).nan_to_num(0.0)
+    return share.where(share > torch.finfo(share.dtype).eps ** 2, 0.0)
 
 
 def slopes(bound: Callable[[Tensor], Tensor], log_w: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from pyro_dgm.infer import ciwae, cubo, elbo, iwae, miwae, renyi
+from pyro_dgm.infer.gradients import normalized
 
 log_weights = arrays(
     np.float64,
@@ -217,3 +218,17 @@ def test_what_is_no_bound_is_refused():
     for groups in (0, 3, -2):
         with pytest.raises(ValueError, match="groups"):
             miwae(torch.zeros(4, 1), groups)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_that_rounding_loses_get_no_gradient_and_cost_nothing(dtype):
+    """Their gradients would be subnormal numbers, with which processors are slow; the value is the same to the bit."""
+    lost = -2.1 * abs(math.log(torch.finfo(dtype).eps))
+    log_w = torch.tensor([[0.0], [lost], [lost / 3]], dtype=dtype, requires_grad=True)
+    value = iwae(log_w)
+    assert torch.equal(value, log_w.logsumexp(0) - math.log(3))
+    (gradient,) = torch.autograd.grad(value.sum(), log_w)
+    assert gradient[1] == 0
+    assert gradient[2] > 0
+    torch.testing.assert_close(gradient, log_w.detach().softmax(0), atol=torch.finfo(dtype).eps ** 2, rtol=1e-5)
+    torch.testing.assert_close(normalized(log_w.detach()), gradient, atol=0, rtol=1e-5)

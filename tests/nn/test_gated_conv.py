@@ -87,3 +87,17 @@ def test_the_encoder_refuses_what_is_no_image(shape):
 def test_the_decoder_refuses_what_is_no_image(shape):
     with pytest.raises(ValueError, match=r"GatedConvDecoder got out_shape=.*\(P, H, W\) or \(P, C, H, W\).*MLP"):
         GatedConvDecoder((3,), shape)
+
+
+def test_without_features_the_linear_layer_is_the_last_convolution():
+    """Gated by who reads it, it gives what the encoder's last gated layer does: recipes rely on it."""
+    torch.manual_seed(0)
+    whole = GatedConvEncoder((12, 8), (6,), features=5, width=2)
+    cut = GatedConvEncoder((12, 8), (10,), features=None, width=2)
+    cut.layers[:5].load_state_dict(whole.layers[:5].state_dict())
+    last = whole.layers[5].value_and_gate
+    with torch.no_grad():
+        cut.layers[-1].weight.copy_(last.weight.flatten(1))
+        cut.layers[-1].bias.copy_(last.bias)
+    x = torch.rand(3, 12, 8)
+    torch.testing.assert_close(torch.nn.functional.glu(cut(x)), whole.layers[:7](x.unsqueeze(1)))

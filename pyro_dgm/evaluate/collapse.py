@@ -11,7 +11,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_dgm.evaluate.elementwise import by_dimension
+from pyro_dgm.evaluate.by_dimension import by_dimension
 from pyro_dgm.evaluate.frozen import frozen
 from pyro_dgm.evaluate.random_subset import random_subset
 from pyro_dgm.evaluate.weigh import BATCH_SIZE

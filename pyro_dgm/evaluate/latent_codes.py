@@ -10,7 +10,8 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_dgm.evaluate.elementwise import by_dimension, elementwise
+from pyro_dgm.evaluate.by_dimension import by_dimension
+from pyro_dgm.infer.latent_site import elementwise
 from pyro_dgm.infer.particles import particle_traces, sample_sites
 
 

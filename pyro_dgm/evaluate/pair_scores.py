@@ -10,8 +10,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_dgm.evaluate.elementwise import by_dimension, elementwise
+from pyro_dgm.evaluate.by_dimension import by_dimension
 from pyro_dgm.evaluate.footprint import footprint
+from pyro_dgm.infer.latent_site import elementwise
 from pyro_dgm.infer.particles import PLATE, plate_nesting, sample_sites
 
 Codes = dict[str, Tensor]

@@ -1,12 +1,8 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""Which distributions fall into one for each latent dimension, so that numbers can be given per dimension."""
+"""Lay elementwise log-probabilities out by latent dimension, so that numbers can be given for each."""
 
 from torch import Tensor
-
-from pyro_dgm.infer.latent_site import elementwise
-
-__all__ = ["by_dimension", "elementwise"]
 
 
 def by_dimension(log_prob: Tensor, batch: int) -> Tensor:

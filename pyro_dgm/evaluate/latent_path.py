@@ -17,6 +17,7 @@ from pyro_dgm.evaluate.annealable import Program, Sites, check_latent, data_dim,
 from pyro_dgm.evaluate.tempered import Tempered
 from pyro_dgm.infer.local_parameters import without_statements
 from pyro_dgm.infer.particles import PLATE, plate_nesting, sample_sites
+from pyro_dgm.infer.reduction import Reduction
 
 
 class LatentPath:
@@ -135,16 +136,7 @@ class LatentPath:
 
     def reduce(self, log_prob: Tensor) -> Tensor:
         """Sum a site's log-probability over all dimensions but the chains and the data: shape ``(C, B)``."""
-        if log_prob.dim() > self.nesting + 1:
-            raise ValueError(
-                f"A site's log-probability has shape {tuple(log_prob.shape)}, but its plates account for "
-                f"{self.nesting} dimensions beside the chains. Declare event dimensions with .to_event(), or put the "
-                f"batched ones into a pyro.plate."
-            )
-        if log_prob.dim() < self.nesting + 1:
-            log_prob = log_prob.reshape((1,) * (self.nesting + 1 - log_prob.dim()) + log_prob.shape)
-        log_prob = log_prob.movedim(1 + self.nesting + self.data_dim, 1)
-        return log_prob.flatten(2).sum(-1) if log_prob.dim() > 2 else log_prob
+        return Reduction(self.nesting, [self.data_dim], self.chains)(log_prob)
 
 
 class _Run(Messenger):

@@ -79,6 +79,6 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device("cuda" if name == "gpu" else name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises, by kind of device
         raise UsageError(f"--device {name}: {str(error).splitlines()[0]} Try auto, cpu or cuda.") from error
     return device

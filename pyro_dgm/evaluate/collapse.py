@@ -290,7 +290,7 @@ def _mean(site: Any, size: int) -> Tensor | None:
     """
     try:
         mean: Tensor = site["fn"].mean
-    except NotImplementedError:
+    except NotImplementedError:  # how torch says that a distribution has no known mean
         mean = site["value"]
     if mean.isnan().any() or mean.dim() < 1 or len(mean) != size:
         return None

@@ -30,7 +30,7 @@ def picture(trace: Trace, site: str, *, mean: bool) -> Tensor:
     node = sites[site]
     try:
         shown: Tensor = node["fn"].mean if mean else node["value"]
-    except NotImplementedError:
+    except NotImplementedError:  # how torch says that a distribution has no known mean
         raise ValueError(
             f"The distribution of site {site!r} ({type(node['fn']).__name__}) has no mean: ask for samples, mean=False."
         ) from None

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""One IWAE, 784-200-200-50 and back with tanh, in plain PyTorch, in pythae and here."""
+"""One IWAE, 784-200-200-50 and back with tanh, in plain PyTorch, in stock Pyro, in pythae and here."""
 
 import contextlib
 import io
@@ -8,6 +8,8 @@ import math
 from functools import partial
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,25 @@ class Plain(nn.Module):
     def forward(self, x: Tensor, particles: int) -> Tensor:
         """Give the negative bound of K particles, averaged over the data."""
         return -(self.log_weights(x, particles).logsumexp(0) - math.log(particles)).mean()
+
+
+class Stock(Plain):
+    """The model as a program of Pyro alone: its plates, its distributions."""
+
+    def model(self, x: Tensor) -> None:
+        """Sample z from N(0, 1) and score the pictures."""
+        pyro.module("decoder", self.decoder)
+        x = x.flatten(1).float()
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), LATENT), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """Sample z as the encoder says."""
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            loc, log_scale = self.encoder(x.flatten(1).float()).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
 
 def of_pythae(particles: int, device: str = "cpu") -> Any:  # noqa: ANN401 -- it has no types

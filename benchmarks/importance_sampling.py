@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.clock import timed
-from benchmarks.importance_peers import Plain, ink, of_pythae, ours
+from benchmarks.importance_peers import Plain, Stock, ink, of_pythae, ours
 from benchmarks.iwae_step import table
 from pyro_dgm.evaluate import log_likelihood
 
@@ -33,12 +33,12 @@ def mine(samples: int, device: str) -> Callable[[Tensor], object]:
 
 def stock(samples: int, device: str) -> Callable[[Tensor], object]:
     pyro.clear_param_store()
-    vae = ours(device)
+    program = Stock().to(device)
     bound = RenyiELBO(alpha=0, num_particles=samples, vectorize_particles=True, max_plate_nesting=1)
 
     @torch.no_grad()
     def nll(x: Tensor) -> list[float]:
-        return [bound.loss(vae.model, vae.guide, one.unsqueeze(0)) for one in x]
+        return [bound.loss(program.model, program.guide, one.unsqueeze(0)) for one in x]
 
     return nll
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.clock import timed
-from benchmarks.importance_peers import Plain, ink, of_pythae, ours
+from benchmarks.importance_peers import Plain, Stock, ink, of_pythae, ours
 from pyro_dgm.infer import IWAE, GradientStep, Objective
 
 
@@ -33,9 +33,9 @@ def mine(particles: int, device: str) -> Callable[[Tensor], object]:
 
 def stock(particles: int, device: str) -> Callable[[Tensor], object]:
     pyro.clear_param_store()
-    vae = ours(device)
+    program = Stock().to(device)
     bound = RenyiELBO(alpha=0, num_particles=particles, vectorize_particles=True, max_plate_nesting=1)
-    return SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), bound).step
+    return SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-3}), bound).step
 
 
 def trained(module: torch.nn.Module, loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], object]:

@@ -20,6 +20,7 @@ from pyro_dgm.distributions.flow_prior import FlowPrior
 from pyro_dgm.distributions.head import Head
 from pyro_dgm.distributions.level_distribution import LevelDistribution
 from pyro_dgm.distributions.likelihood import Likelihood
+from pyro_dgm.distributions.normal import Normal
 from pyro_dgm.distributions.normal_mixture import NormalMixture
 from pyro_dgm.distributions.potential import Potential
 from pyro_dgm.distributions.standard_normal import StandardNormal
@@ -40,6 +41,7 @@ __all__ = [
     "Head",
     "LevelDistribution",
     "Likelihood",
+    "Normal",
     "NormalMixture",
     "Potential",
     "StandardNormal",

@@ -4,7 +4,6 @@
 
 from typing import Literal, get_args
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -12,6 +11,7 @@ from torch.nn.functional import softplus
 
 from pyro_dgm.distributions.head import Head
 from pyro_dgm.distributions.independent import Independent
+from pyro_dgm.distributions.normal import Normal
 
 Scale = Literal["softplus", "exp", "softplus_variance"]
 
@@ -47,4 +47,4 @@ class DiagonalNormal(Head):
         loc, scale = raw.chunk(2, dim=-1)
         scale = scale.exp() if self.scale == "exp" else softplus(scale)
         scale = scale + torch.finfo(raw.dtype).eps
-        return Independent(dist.Normal(loc, scale.sqrt() if self.scale == "softplus_variance" else scale), 1)
+        return Independent(Normal(loc, scale.sqrt() if self.scale == "softplus_variance" else scale), 1)

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The usual prior of a VAE: a normal distribution of mean 0 and variance 1 in every latent dimension."""
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_dgm.distributions.independent import Independent
+from pyro_dgm.distributions.normal import Normal
 from pyro_dgm.nn.shape import positive_shape
 
 
@@ -35,4 +36,4 @@ class StandardNormal(nn.Module):
 
     def forward(self) -> Distribution:
         """Return N(0, I) with ``batch_shape`` ``()`` and ``event_shape`` ``(L,)``."""
-        return dist.Normal(self.zero, self.one).to_event(1)
+        return Independent(Normal(self.zero, self.one), 1)

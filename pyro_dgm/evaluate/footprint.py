@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many numbers a program holds at once for one datum decides how many particles fit into memory."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class _Sizes(TorchDispatchMode):
-    """Write down the size of the largest tensor that each operation returns."""
+    """Write down the size of the largest tensor that each operation makes; views make none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,13 +20,14 @@ class _Sizes(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Callable[..., Any],
+        func: Any,
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> object:
         out = func(*args, **(kwargs or {}))
-        self.numel.append(max((leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)), default=0))
+        if not any(returned.alias_info for returned in func._schema.returns):
+            self.numel.append(max((leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, Tensor)), default=0))
         return out
 
 
@@ -54,6 +56,6 @@ def footprint(program: Callable[[Tensor], object], x: Tensor) -> int:
     one, two = runs
     if len(one) == len(two):
         growth = max((b - a for a, b in zip(one, two, strict=True)), default=0)
-    else:  # the program branches on its input (e.g. an adaptive solver), so take all of it as per-datum
-        growth = max(two) // 2
+    else:  # the program branches on its input (e.g. an adaptive solver), so all that is new counts as per-datum
+        growth = max(Counter(two) - Counter(one), default=0) // 2
     return max(growth, x[0].numel(), 1)

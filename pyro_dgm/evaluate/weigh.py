@@ -13,9 +13,9 @@ from pyro_dgm.evaluate.frozen import frozen
 from pyro_dgm.evaluate.random_subset import random_subset
 from pyro_dgm.infer.log_weights import LogWeights, log_weights
 
-# Elements of the largest tensor of a chunk: 8 MiB in float32, so that a few of them fit into a cache, while a
-# chunk is still thousands of particles for dense networks on images of 28 x 28. Twice as many take 1.3 times as long.
-MAX_ELEMENTS = 2**21
+# Elements of the largest tensor of a chunk: 16 MiB in float32, which is 5000 particles for dense networks on an image of
+# 28 x 28. Smaller chunks ask programs to run more often, larger ones leave the cache.
+MAX_ELEMENTS = 2**22
 
 # Data whose guide runs at once.
 BATCH_SIZE = 100

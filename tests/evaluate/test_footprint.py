@@ -29,3 +29,17 @@ def test_never_below_the_datum():
 
 def test_a_program_that_branches_is_taken_whole():
     assert footprint(lambda x: x.exp() if len(x) == 1 else x.exp().repeat(1, 4).exp(), torch.zeros(3, 8)) == 32
+
+
+def test_weights_do_not_count_in_a_program_that_branches():
+    weight = torch.zeros(1000, 1000)
+    assert (
+        footprint(
+            lambda x: (x @ (2 * weight)[:5, :7]).exp() if len(x) == 1 else x @ (2 * weight)[:5, :7], torch.zeros(9, 5)
+        )
+        == 7
+    )
+
+
+def test_views_do_not_count():
+    assert footprint(lambda x: x.unsqueeze(-1).expand(*x.shape, 1000), torch.zeros(9, 5)) == 5

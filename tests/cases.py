@@ -310,7 +310,7 @@ GAUSSIAN_MIXTURES: dict[str, Callable[[], GaussianMixture]] = {
 }
 MIXTURES: dict[str, Callable[[], GaussianMixture | KMeans | BernoulliMixture]] = {
     "BernoulliMixture": partial(BernoulliMixture, shape=(3, 2), components=3),
-    "BernoulliMixture (uniform prior)": partial(BernoulliMixture, shape=(3, 2), components=3, prior=(1, 1)),
+    "BernoulliMixture (prior)": partial(BernoulliMixture, shape=(3, 2), components=3, prior=(2, 2)),
     **GAUSSIAN_MIXTURES,
     "KMeans": partial(KMeans, dim=2, components=3, variance=0.5),
 }

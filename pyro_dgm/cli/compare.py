@@ -14,11 +14,13 @@ from pyro_dgm.cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from pyro_dgm.data import Dataset
+    from pyro_dgm.train import MixtureFit
 
 HELP = """usage: pyro-dgm compare MODEL [options]
 
-Fit one model to one data set by several methods from one start, and print one table: objective,
-held-out log p(x), distance of the means and agreement of the assignments with EM's, cost. Writes
+Fit one model to one data set by several methods from one start (mean_field has its own; neither is
+counted in the cost), and print one table: objective, held-out log p(x), distance of the means and
+agreement of the assignments with EM's, cost. Says on stderr when a method begins and ends. Writes
 table.md, table.json, curves.png, ellipses.png and a run folder for each method.
 
 MODEL is `gmm`, a mixture of normals with full covariances. Data are standardised and projected
@@ -75,18 +77,29 @@ def compare(
     from pyro_dgm.train.comparison import ALL
 
     chosen = _chosen(methods, ALL)
-    target, found = choose_device(device), _data(data)
+    target, found, told = choose_device(device), _data(data), _Progress(chosen)
     where = _new(folder, found)
 
-    def say(name: str) -> None:
-        print(f"[{chosen.index(name) + 1}/{len(chosen)}] {name}", file=sys.stderr)
-
     settings = {**counts, "lr": lr, "warmup": warmup, "seed": seed, "methods": chosen}
-    table = compare_gmm(found, folder=where, dim=dim, device=target, say=say, **settings)
+    table = compare_gmm(found, folder=where, dim=dim, device=target, say=told.begins, found=told.ends, **settings)
     console = Console() if Console().is_terminal else Console(width=160)
     table.print(console)
     console.print(f"table:    {where / 'table.md'}\npictures: {where}/*.png", soft_wrap=True)
     return 0
+
+
+class _Progress:
+    """Say on stderr which method begins and which has ended."""
+
+    def __init__(self, methods: Sequence[str]) -> None:
+        self.methods = methods
+
+    def begins(self, name: str, more: str = "") -> None:
+        print(f"[{self.methods.index(name) + 1}/{len(self.methods)}] {name}{more}", file=sys.stderr)
+
+    def ends(self, fit: "MixtureFit") -> None:
+        sweeps, seconds, objective = (part[-1] for part in (fit.curve.sweeps, fit.curve.seconds, fit.curve.objectives))
+        self.begins(fit.method, f": done, {sweeps:g} sweeps in {seconds:.2f} s, {fit.objective} {objective:.3f} nats")
 
 
 def _chosen(methods: str | None, known: Sequence[str]) -> list[str]:

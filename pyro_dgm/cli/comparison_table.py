@@ -22,6 +22,8 @@ NOTES = (
     "to means: mean distance of matched components, by the weights of the reference; ARI: adjusted Rand index of the "
     "most probable components, 1 the same, 0 chance.",
     "gap: mean KL(q(z | x) || p(z | x)) over the training data, what the objective lacks to log p(x).",
+    "sweeps, s: of the method alone; not of the start that all but mean_field share (k-means++ and ten sweeps of "
+    "k-means), nor of mean_field's own (k-means to the end).",
 )
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pyro_dgm.distributions.wishart import Wishart
 
+_BLOCK = 2**21  # numbers in the largest array of a step: 16 MB in double precision
+
 
 @dataclass(frozen=True)
 class NormalWishart:
@@ -58,10 +60,16 @@ class NormalWishart:
         return log_gammas + half_log_det - (free + dim) / 2 * torch.log1p(shrink * self._distance(x))
 
     def _distance(self, x: Tensor) -> Tensor:
-        """(x - m)^T S^-1 (x - m) for each pair, shape ``(B, K)``."""
+        """(x - m)^T S^-1 (x - m) for each pair, shape ``(B, K)``; a block of data at a time."""
         eye = torch.eye(self.loc.shape[-1], dtype=x.dtype, device=x.device).expand_as(self.scatter_tril)
         whiten = torch.linalg.solve_triangular(self.scatter_tril, eye, upper=False).mT  # (K, D, D)
-        return ((x - self.loc.unsqueeze(1)) @ whiten).square().sum(-1).mT
+        blocks = (((part - self.loc.unsqueeze(1)) @ whiten).square().sum(-1).mT for part in x.split(_rows(self.loc)))
+        if torch.is_grad_enabled():
+            return torch.cat(list(blocks))
+        found = x.new_empty(len(x), len(self.loc))  # in place, for small pieces between the blocks break up the memory
+        for rows, block in zip(found.split(_rows(self.loc)), blocks, strict=True):
+            rows.copy_(block)
+        return found
 
     def kl(self, prior: "NormalWishart") -> Tensor:
         """KL divergence to another normal-Wishart in nats, shape ``(K,)``."""
@@ -108,6 +116,35 @@ class NormalWishart:
             (1 - rate) * self.dof + rate * other.dof,
             _cholesky(scatter + (mine * its / total)[:, None, None] * _outer(away, away)),
         )
+
+
+def weighted_moments(x: Tensor, weights: Tensor, center: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum what `NormalWishart.updated` needs to know about data that components share, a block of data at a time.
+
+    Args:
+        x: Data, shape ``(B, D)``.
+        weights: How much of each datum is each component's, shape ``(B, K)``.
+        center: Points that the data are counted from, shape ``(K, D)``.
+
+    Returns:
+        Counts ``(K,)``, sums of (x - center) ``(K, D)``, and of (x - center) (x - center)^T ``(K, D, D)``, in float64.
+
+    >>> weighted_moments(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [0.5]]), torch.tensor([[1.0]]))
+    (tensor([1.5000], dtype=torch.float64), tensor([[1.]], dtype=torch.float64), tensor([[[2.]]], dtype=torch.float64))
+    """
+    many, dim = center.shape
+    found = [x.new_zeros(*shape, dtype=torch.float64) for shape in ((many,), (many, dim), (many, dim, dim))]
+    for part, share in zip(x.split(_rows(center)), weights.split(_rows(center)), strict=True):
+        away = part - center.unsqueeze(1)  # (K, block, D)
+        weighted = share.mT.unsqueeze(-1) * away
+        for total, block in zip(found, (share.sum(0), weighted.sum(1), weighted.mT @ away), strict=True):
+            total += block
+    return found[0], found[1], found[2]
+
+
+def _rows(center: Tensor) -> int:
+    """Give how many data fit into a block, if each takes a number for every component and dimension."""
+    return max(_BLOCK // center.numel(), 1)
 
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:

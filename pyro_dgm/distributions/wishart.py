@@ -25,6 +25,9 @@ class Wishart(TorchDistribution):
         scatter_tril: Lower Cholesky factor of S, shape ``(*batch, D, D)``.
         validate_args: Whether to check arguments; Pyro's setting if None.
 
+    Raises:
+        ValueError: If arguments are checked and one is out of its range.
+
     Source: Bishop (2006), appendix B, with S the inverse of his W.
 
     >>> Wishart(torch.tensor(5.0), torch.eye(2)).mean.diagonal()
@@ -40,6 +43,12 @@ class Wishart(TorchDistribution):
         self.dof = dof.expand(batch)
         self.scatter_tril = scatter_tril.expand(*batch, -1, -1)
         super().__init__(batch, scatter_tril.shape[-2:], validate_args=validate_args)
+        least = scatter_tril.shape[-1] - 1
+        if self._validate_args and not bool((dof > least).all()):
+            raise ValueError(
+                f"Wishart got degrees of freedom down to {float(dof.min())}: for matrices of {least + 1} x {least + 1} "
+                f"they must be above {least}."
+            )
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
         """Repeat along new batch dimensions."""

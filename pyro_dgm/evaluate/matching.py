@@ -5,6 +5,8 @@
 import torch
 from torch import Tensor
 
+from pyro_dgm.models.pairing import cheapest_pairing
+
 
 def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
     """Measure the Euclidean distance of each row of a to each of b, exactly also where they nearly coincide.
@@ -56,10 +58,7 @@ def match_components(cost: Tensor) -> Tensor:
         )
     if not cost.isfinite().all():
         raise ValueError("match_components got a cost that is NaN or infinite: are all means finite?")
-    from scipy.optimize import linear_sum_assignment  # here, because it takes a while to load
-
-    _, found = linear_sum_assignment(cost.detach().double().cpu().numpy().T)  # its rows, j, come back in order
-    return torch.from_numpy(found).to(cost.device)
+    return cheapest_pairing(cost.mT)
 
 
 def matched_distance(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -9,9 +9,9 @@ from pyro_dgm.infer.capacity import Capacity
 from pyro_dgm.infer.coordinate import CoordinateAscent, coordinate_ascent
 from pyro_dgm.infer.data_set_objective import DataSetObjective
 from pyro_dgm.infer.divergence_bounds import CUBO, Renyi
-from pyro_dgm.infer.em import EM, em
 from pyro_dgm.infer.enumerated_em import EnumeratedEM
 from pyro_dgm.infer.enumerated_objective import EnumeratedObjective
+from pyro_dgm.infer.expectation_maximization import EM, em
 from pyro_dgm.infer.free_bits import FreeBits
 from pyro_dgm.infer.gradient_step import GradientStep
 from pyro_dgm.infer.kl_balance import KLBalance
@@ -20,7 +20,7 @@ from pyro_dgm.infer.kl_terms import kl_terms
 from pyro_dgm.infer.local_parameters import local_parameters
 from pyro_dgm.infer.log_weights import LogWeights, log_weights
 from pyro_dgm.infer.mean_field import MeanField
-from pyro_dgm.infer.nuts import nuts
+from pyro_dgm.infer.no_u_turn import nuts
 from pyro_dgm.infer.objective import Objective
 from pyro_dgm.infer.objectives import ELBO, IWAE
 from pyro_dgm.infer.partial import observed

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dgm.infer.em_history import EMHistory
-
-Statistics = dict[str, Tensor]
+from pyro_dgm.infer.one_process import require_one_process
+from pyro_dgm.infer.sweeps import Statistics, add, in_chunks, require_finite, sweep_until
 
 
 @runtime_checkable
@@ -48,6 +48,9 @@ class CoordinateAscent:
     .. math:: \lambda_t = (1 - \rho_t)\, \lambda_{t-1} + \rho_t\, \hat\lambda(\text{batch}), \qquad
               \rho_t = (t + t_0)^{-\kappa}
 
+    Online, each batch is looked at for NaN before it is let in, for which the host waits for the device, and
+    ``history`` stays empty: there is no sweep with fixed parameters.
+
     Args:
         model: An `nn.Module` with the methods of `ConjugateForm`, already at its start: call ``model.start(x)``.
         online: None, or ``(t0, kappa)``; it converges for 0.5 < kappa <= 1, e.g. ``(1, 0.7)``.
@@ -56,7 +59,9 @@ class CoordinateAscent:
             A chunk takes a few numbers for each component, datum and dimension.
 
     Raises:
-        ValueError: If the model is no `ConjugateForm`, a setting is out of its range, or an epoch ends without data.
+        ValueError: If the model is no `ConjugateForm`, a setting is out of its range, there are several processes, an
+            epoch ends without data, or the bound is not finite: the parameters are as they were, then, and the sweep's
+            statistics (online: the batch's) forgotten.
 
     Source: Bishop (2006), section 10.1.1; Hoffman, Blei, Wang & Paisley (JMLR 2013), arXiv:1206.7051, figure 4.
 
@@ -83,8 +88,9 @@ class CoordinateAscent:
         if not isinstance(model, ConjugateForm):
             raise ValueError(
                 f"CoordinateAscent got {type(model).__name__}, which has no closed form: it needs start, "
-                f"coordinate_statistics, coordinate_update and global_bound (see ConjugateForm). For other "
-                f"conditionally conjugate Pyro programs use MeanField, for any other ELBO."
+                f"coordinate_statistics, coordinate_update and global_bound (see ConjugateForm). For models "
+                f"with closed-form EM, as GaussianMixture, use EM; for other conditionally conjugate Pyro programs "
+                f"MeanField, for any other ELBO."
             )
         for name, value in (("size", size), ("chunk_size", chunk_size)):
             if value is not None and value < 1:
@@ -94,6 +100,7 @@ class CoordinateAscent:
                 f"CoordinateAscent got online={online}, size={size}: (t0, kappa) need t0 >= 0 and 0.5 < kappa <= 1, "
                 f"and the number of data must be known. Try online=(1, 0.7), size=len(data)."
             )
+        require_one_process("CoordinateAscent")
         self.model: ConjugateForm = model
         self.module: nn.Module = model
         self.online, self.size, self.chunk_size = online, size, chunk_size
@@ -116,26 +123,19 @@ class CoordinateAscent:
             ``loss``: minus the bound in nats per datum by the parameters before the step, estimated from the batch;
             in the first sweep without ``size``, as if the batch were all data.
         """
-        found = self._local(batch)
+        found = in_chunks(self.model.coordinate_statistics, batch, chunk_size=self.chunk_size, who="CoordinateAscent")
         size = self.size or found["count"]
         loss = -found["bound"] / found["count"] - self.model.global_bound().double() / size
+        if self.online is not None:
+            self._finite(loss)
         self.batches += 1
         if self.online is None:
-            self.statistics = _add(self.statistics, found)
+            self.statistics = add(self.statistics, found)
         else:
             t0, kappa = self.online
             scale = (self.size or len(batch)) / len(batch)
             self.model.coordinate_update(found, scale=scale, rate=min(1.0, (self.batches + t0) ** -kappa))
         return {"loss": loss}
-
-    def _local(self, batch: Tensor) -> Statistics:
-        """Sum the statistics of a batch, chunk by chunk."""
-        if len(batch) == 0:
-            raise ValueError("CoordinateAscent got an empty batch: it needs at least one datum.")
-        found: Statistics | None = None
-        for chunk in batch.split(self.chunk_size or len(batch)):
-            found = _add(found, self.model.coordinate_statistics(chunk))
-        return found or {}
 
     def epoch_end(self) -> None:
         """Finish the sweep: note the bound and update q(theta); online it has been updated."""
@@ -147,15 +147,26 @@ class CoordinateAscent:
     def evaluate(self) -> float:
         """Note the bound of the parameters that the statistics belong to, and give it, in nats per datum."""
         found = self._complete()
-        self.size = self.size or int(found["count"])
         bound = (found["bound"] + self.model.global_bound().double()) / found["count"]
-        self.history.objectives.append(float(bound))
+        self.history.objectives.append(self._finite(bound))
+        self.size = self.size or int(found["count"])
         return self.history.objectives[-1]
 
     def update(self) -> None:
         """Set q(theta) to its optimum and forget the statistics."""
-        self.model.coordinate_update(self._complete())
+        found = self._complete()
+        self._finite(found["bound"])
+        self.model.coordinate_update(found)
         self.statistics = None
+
+    def _finite(self, value: Tensor) -> float:
+        updates = len(self.history.objectives) if self.online is None else self.batches
+        try:
+            return require_finite(value, who="CoordinateAscent", model=self.model, updates=updates)
+        except ValueError:
+            if self.online is None:
+                self.statistics = None
+            raise
 
     def _complete(self) -> Statistics:
         if self.statistics is None:
@@ -180,10 +191,6 @@ class CoordinateAscent:
         self.history.objectives = list(state["objectives"])
 
 
-def _add(total: Statistics | None, found: Statistics) -> Statistics:
-    return found if total is None else {name: total[name] + found[name] for name in found}
-
-
 def coordinate_ascent(
     model: nn.Module,
     x: Tensor,
@@ -199,7 +206,7 @@ def coordinate_ascent(
         model: An `nn.Module` with the methods of `ConjugateForm`; its parameters are changed in place.
         x: All data, shape ``(N, *event)``.
         sweeps: At most so many updates of q(theta).
-        tolerance: Stop when a sweep gains no more than this, in nats per datum.
+        tolerance: Stop when a sweep moves the bound by no more than this, in nats per datum, or by rounding.
         seed: Seed of the start; None goes on from the parameters as they are.
         chunk_size: See `CoordinateAscent`.
 
@@ -219,16 +226,4 @@ def coordinate_ascent(
     step = CoordinateAscent(model, chunk_size=chunk_size)
     if seed is not None:
         step.model.start(x, seed=seed)
-    history = step.history
-    for number in range(sweeps + 1):
-        step(x)
-        if not abs(step.evaluate()) < float("inf"):
-            raise ValueError(
-                f"coordinate_ascent reached a bound of {history.objectives[-1]} after {number} sweeps of "
-                f"{type(model).__name__}: are all data finite, and of a moderate scale? Standardised data are."
-            )
-        history.converged = history.gain <= tolerance and history.monotone
-        if history.gain <= tolerance or number == sweeps:
-            break
-        step.update()
-    return history
+    return sweep_until(step, x, update=step.update, sweeps=sweeps, tolerance=tolerance)

@@ -13,6 +13,7 @@ from pyro_dgm.infer.em_history import EMHistory
 from pyro_dgm.infer.expected import Expected
 from pyro_dgm.infer.local_parameters import Program, owners
 from pyro_dgm.infer.maximization import Surrogate, maximize
+from pyro_dgm.infer.one_process import require_one_process
 from pyro_dgm.infer.program_parameters import ProgramParameter, ProgramShape, read_program
 
 
@@ -31,6 +32,13 @@ class EnumeratedEM:
     there and the expectation has not fallen. The other parameters climb together by L-BFGS, and never down
     (generalised EM). ``ways`` tells which parameter went which way. In exact arithmetic the objective cannot fall.
 
+    Data are what hidden variables are of: the plates over data enclose observed sites and discrete variables (see
+    `pyro_dgm.infer.data_plates`); in other plates, over features say, are parts of a datum.
+
+    The M-step needs all data of the sweep, so their batches and tables of posterior probabilities are kept until it:
+    batches do not bound the memory (``online`` does, and so does `EM` for models that have formulas), and a state from
+    the middle of a sweep has the data in it, as do checkpoints of training; between sweeps it has none.
+
     Args:
         model: A Pyro program, a module, or a module's method.
         *args: Data to run it on once, to see what it is made of: a batch will do.
@@ -44,7 +52,7 @@ class EnumeratedEM:
 
     Raises:
         ValueError: If a latent variable cannot be summed out, nothing is to be estimated, a setting is out of its
-            range, or ``online`` comes without ``size``.
+            range, ``online`` comes without ``size``, or there are several processes.
 
     Source: Dempster, Laird & Rubin (JRSS B 1977), sections 2 and 3; Meng & Rubin (Biometrika 1993), on parameters one
     by one; Neal & Hinton (1998), section 2.
@@ -77,6 +85,7 @@ class EnumeratedEM:
         size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        require_one_process("EnumeratedEM")
         if gradient_steps < 1 or (size is not None and size < 1):
             raise ValueError(f"EnumeratedEM got gradient_steps={gradient_steps}, size={size}: each must be at least 1.")
         if online is not None and size is None:
@@ -142,7 +151,7 @@ class EnumeratedEM:
             self._pending = []
             self._add(self._expect(args, kwargs))
             self.evaluate()
-            history.converged = history.gain <= tolerance and history.monotone
+            history.converged = history.gain <= tolerance and not history.falls
             if history.gain <= tolerance or number == sweeps:
                 break
             self.maximize()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_dgm.infer.data_plates import count_data
 from pyro_dgm.infer.enumeration import enumerate_program, expected_log_joint, posterior_weights
 from pyro_dgm.infer.local_parameters import Program
 from pyro_dgm.infer.program_parameters import ProgramShape
@@ -26,7 +27,7 @@ class Expected:
         log_likelihood: log p(x) of the batch, 0-dim, in nats.
         log_prior: Log-density of what belongs to no datum, such as the prior of global variables, 0-dim, in nats.
         shared: The sites that this is of.
-        count: The number of data.
+        count: The number of data: the entries of the plates over data.
     """
 
     args: tuple[Any, ...]
@@ -47,7 +48,8 @@ class Expected:
         weights, likelihood, plain = posterior_weights(trace, program.plates)
         log_prior = torch.stack([likelihood.new_zeros(()), *plain.values()]).sum()
         observed = [site for name, site in trace.sites.items() if site["is_observed"] and name not in values]
-        return cls(args, kwargs, trace.indices, weights, likelihood, log_prior, list(plain), _count(observed))
+        count = count_data(observed, program.plates)
+        return cls(args, kwargs, trace.indices, weights, likelihood, log_prior, list(plain), count)
 
     def expectation(self, model: Program, program: ProgramShape, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Give the expected log-density at other parameters, with its graph, and the sum of its absolute terms."""
@@ -68,17 +70,6 @@ class Expected:
     def from_state(cls, state: dict[str, Any], device: torch.device) -> "Expected":
         """Make it again, on a device."""
         return cls(**_to(state, device))
-
-
-def _count(observed: list[Any]) -> int:
-    """Count the data: the entries of the plates that enclose all observed sites, 1 if there is none."""
-    around = [{frame.name for frame in site["cond_indep_stack"] if frame.vectorized} for site in observed]
-    count = 1
-    for frame in observed[0]["cond_indep_stack"] if observed else ():
-        if frame.vectorized and all(frame.name in names for names in around):
-            size = frame.full_size or frame.size
-            count *= size if size > 0 else observed[0]["log_prob"].shape[frame.dim]  # a plate may know no size
-    return count
 
 
 def _to(state: Any, device: torch.device) -> Any:

@@ -14,6 +14,7 @@ from pyro_dgm.infer.conjugate_factor import ContinuousFactor, EnumeratedFactor, 
 from pyro_dgm.infer.conjugate_start import start_factor
 from pyro_dgm.infer.em_history import EMHistory
 from pyro_dgm.infer.expected_joint import ExpectedJoint, Nodes
+from pyro_dgm.infer.one_process import require_one_process
 
 
 class MeanField(nn.Module):
@@ -29,6 +30,8 @@ class MeanField(nn.Module):
     (one vector with a full covariance), Gamma, Exponential, Beta, Dirichlet, Categorical and Bernoulli. Elements along
     a plate are updated at once and must not depend on each other given all else; this is verified, too.
 
+    It is a step of training as well, for one batch of all data: mini-batches are refused.
+
     Args:
         model: A Pyro program; its plates must not subsample.
         *args: What it is called with: all data.
@@ -39,7 +42,8 @@ class MeanField(nn.Module):
         history: The bound in nats after each sweep, which cannot fall.
 
     Raises:
-        ValueError: If a site's family has no factor, or the program has no latent site or subsamples.
+        ValueError: If a site's family has no factor, the program has no latent site or subsamples, or there are several
+            processes.
 
     Source: Bishop (2006), section 10.1.1; Winn & Bishop (JMLR 2005) for the class of models.
 
@@ -57,6 +61,7 @@ class MeanField(nn.Module):
 
     def __init__(self, model: Callable[..., Any], *args: Any, seed: int = 0, **kwargs: Any) -> None:
         super().__init__()
+        require_one_process("MeanField")
         self._joint = ExpectedJoint(model, args, kwargs, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         made = {name: start_factor(name, site, generator) for name, site in self._joint.sites.items()}
@@ -69,8 +74,16 @@ class MeanField(nn.Module):
 
     @property
     def module(self) -> nn.Module:
-        """Itself: as a step of training it has the factors to save."""
-        return self
+        """The factors, which are what training saves; this object's own state has the history besides."""
+        return self.factors
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Collect what besides the factors is needed to continue."""
+        return {"objectives": list(self.history.objectives), "converged": self.history.converged}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `get_extra_state` gave."""
+        self.history.objectives, self.history.converged = list(state["objectives"]), state["converged"]
 
     def factor(self, name: str) -> Factor:
         """Give a site's factor."""
@@ -164,11 +177,22 @@ class MeanField(nn.Module):
         """Make a sweep as a step of training.
 
         Args:
-            batch: All data, the same as at the beginning: one batch is an epoch.
+            batch: All data: the tensor that the program was given at the beginning, in any order. (The sweep is on that
+                one, which this is compared with.)
 
         Returns:
-            ``loss``: minus the bound in nats per datum.
+            ``loss``: minus the bound in nats per datum, of which there are ``len(batch)``.
+
+        Raises:
+            ValueError: If the batch is a part of the data or other data, or a site is not conjugate.
         """
+        known = [value for value in (*self._joint.args, *self._joint.kwargs.values()) if isinstance(value, Tensor)]
+        if not any(batch is data or _alike(batch, data) for data in known):
+            raise ValueError(
+                f"MeanField got a batch of shape {tuple(batch.shape)} that is not the data it was made for, of shape "
+                f"{[tuple(data.shape) for data in known]}: a sweep takes all of them, as one batch. For other data "
+                f"make another MeanField; for mini-batches use CoordinateAscent with online=, or ELBO."
+            )
         return {"loss": torch.tensor(-self.sweep() / len(batch), dtype=torch.float64, device=batch.device)}
 
     def fit(self, *, sweeps: int = 100, tolerance: int | float = 1e-6) -> EMHistory:
@@ -186,7 +210,7 @@ class MeanField(nn.Module):
         """
         for _ in range(sweeps):
             self.sweep()
-            self.history.converged = self.history.gain <= tolerance and self.history.monotone
+            self.history.converged = self.history.gain <= tolerance and not self.history.falls
             if self.history.gain <= tolerance:
                 break
         return self.history
@@ -201,3 +225,11 @@ class MeanField(nn.Module):
                         plate = plates.get(frame.name) or pyro.plate(frame.name, frame.size, dim=frame.dim)
                         stack.enter_context(plates.setdefault(frame.name, plate))
                 pyro.sample(name, self.posterior(name))
+
+
+def _alike(batch: Tensor, data: Tensor) -> bool:
+    """Tell whether two tensors have the same numbers in some order, as a shuffled loader gives them."""
+    if batch.shape != data.shape or batch.dtype != data.dtype:
+        return False
+    batch = batch.to(data.device)
+    return torch.equal(batch, data) or torch.equal(batch.flatten().sort().values, data.flatten().sort().values)

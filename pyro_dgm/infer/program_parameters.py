@@ -12,6 +12,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to, transforms
 
+from pyro_dgm.infer.data_plates import data_plates
 from pyro_dgm.infer.local_parameters import Program, local_parameters, owners
 
 _KEPT: dict[type, str] = {
@@ -71,7 +72,7 @@ class ProgramShape:
 
     Attributes:
         nesting: How many dimensions its plates take.
-        plates: Names of the plates over data: those around observed sites.
+        plates: Names of the plates over data; see `data_plates`.
         latent: Names of the discrete variables, which are summed out.
         shared: Those of them that lie outside every plate over data.
         parameters: What is to be estimated.
@@ -110,8 +111,7 @@ def read_program(
         model(*args, **kwargs)
     nodes: dict[str, Any] = dict(prune_subsample_sites(tracer.trace).nodes)
     sites = {n: s for n, s in nodes.items() if s["type"] == "sample" and not s["infer"].get("_deterministic")}
-    seen = [{frame.name for frame in s["cond_indep_stack"]} for s in sites.values() if s["is_observed"]]
-    plates = frozenset().union(*seen)
+    plates = data_plates(sites)
     frames = [frame for site in sites.values() for frame in site["cond_indep_stack"] if frame.vectorized]
     latent, parameters = [], _parameters(model, nodes)
     for name, site in sites.items():

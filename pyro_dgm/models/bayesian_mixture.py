@@ -12,8 +12,9 @@ from pyro.nn import PyroModule, pyro_method
 from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 
-from pyro_dgm.distributions.normal_wishart import NormalWishart
+from pyro_dgm.distributions.normal_wishart import NormalWishart, weighted_moments
 from pyro_dgm.models.check_vectors import check_vectors
+from pyro_dgm.models.normal_prior import normal_prior
 
 
 class BayesianMixture(PyroModule):
@@ -44,7 +45,8 @@ class BayesianMixture(PyroModule):
         loc: Means of q(mu), shape ``(K, D)``.
 
     Raises:
-        ValueError: If a size or a number of the prior is out of its range.
+        ValueError: If a size or a number of the prior is out of its range, or ``prior_loc`` or ``prior_scatter`` has
+            another shape, or this is not finite and positive definite.
 
     Source: Bishop (2006), section 10.2; defaults as in scikit-learn's ``BayesianGaussianMixture``.
 
@@ -76,9 +78,9 @@ class BayesianMixture(PyroModule):
             )
         self.dim, self.components = dim, components
         self._from_data = prior_loc is None, prior_scatter is None
-        tril = torch.eye(dim) if prior_scatter is None else torch.linalg.cholesky(prior_scatter)
+        loc, tril = normal_prior(self, dim, prior_loc, prior_scatter)
         self.register_buffer("prior_concentration", torch.full((components,), float(concentration)))
-        self.register_buffer("prior_loc", torch.zeros(dim) if prior_loc is None else prior_loc.clone())
+        self.register_buffer("prior_loc", loc)
         self.register_buffer("prior_mean_precision", torch.tensor(float(mean_precision)))
         self.register_buffer("prior_dof", torch.tensor(float(dof)))
         self.register_buffer("prior_tril", tril)
@@ -248,10 +250,8 @@ class BayesianMixture(PyroModule):
     def _statistics(self, x: Tensor, responsibilities: Tensor) -> dict[str, Tensor]:
         limits = torch.finfo(x.dtype)  # below, products would be denormal numbers, which are slow
         responsibilities = responsibilities.where(responsibilities > limits.tiny / limits.eps, 0.0)
-        away = x - self.loc.unsqueeze(1)  # (K, B, D)
-        weighted = responsibilities.mT.unsqueeze(-1) * away
-        found = {"counts": responsibilities.sum(0), "shifts": weighted.sum(1), "scatters": weighted.mT @ away}
-        return {"count": x.new_tensor(len(x)).double()} | {name: value.double() for name, value in found.items()}
+        found = zip(("counts", "shifts", "scatters"), weighted_moments(x, responsibilities, self.loc), strict=True)
+        return {"count": x.new_tensor(len(x)).double(), **dict(found)}
 
     @torch.no_grad()
     def coordinate_update(

@@ -12,6 +12,7 @@ from pyro_dgm.distributions import Bernoulli
 from pyro_dgm.models.check_integers import check_integers
 from pyro_dgm.models.k_means import KMeans
 from pyro_dgm.models.mixture import Mixture, shares
+from pyro_dgm.models.normal_densities import working_dtype
 
 BOUND = 36.0  # of log-odds: a probability of 2e-16 is zero beside 1 in float64, and its log is finite
 
@@ -23,25 +24,29 @@ class BernoulliMixture(Mixture):
               \theta_{kj} \sim \text{Beta}(a, b)
 
     The M-step counts: theta = (ones + a - 1) / (data + a + b - 2), each datum by its share in the component. A
-    component without data becomes the prior's mode (under the uniform prior it stays as it is).
+    component without data becomes the prior's mode (under the uniform prior it stays as it is). Log-odds are kept
+    within -36 and 36, so theta is never 0 or 1: a pixel that the data call impossible costs 36 nats.
+
+    The Pyro programs are the likelihood alone: only EM sees the prior. For SVI add ``-log_prior()`` to the loss.
 
     Args:
         shape: Shape of one datum, e.g. ``(28, 28)``.
         components: K.
-        prior: a and b, at least 1. (1, 1) is uniform, so that EM seeks the highest likelihood; then a pixel that is
-            never on in a component makes data with it impossible there. (2, 2) counts one more of each.
+        prior: a and b, at least 1. (1, 1) is uniform, as if there were none: EM seeks the highest likelihood. (2, 2)
+            counts one more of each, which helps where a pixel is never on in a component, but is in data to come.
 
     Attributes:
         log_odds: Of a one, shape ``(K, *shape)``, at most 36 in size.
 
     Raises:
-        ValueError: If a size is not positive, or a or b is below 1.
+        ValueError: If a size is not positive, or a or b is below 1; at data other than integers 0 and 1 (on a GPU,
+            their values are looked at by `statistics` and `start` only, for the host waits for it).
 
     Source: Bishop, Pattern Recognition and Machine Learning (2006), section 9.3.3.
 
     >>> from pyro_dgm.infer import em
     >>> x = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1]]).repeat(9, 1)
-    >>> model = BernoulliMixture(shape=(8,), components=2)
+    >>> model = BernoulliMixture(shape=(8,), components=2, prior=(2, 2))
     >>> history = em(model, x)
     >>> model.probs.detach().sort(0).values[1]  # nine ones and one more of each: 10 / 11
     tensor([0.9091, 0.9091, 0.9091, 0.9091, 0.9091, 0.9091, 0.9091, 0.9091])
@@ -52,7 +57,7 @@ class BernoulliMixture(Mixture):
         *,
         shape: tuple[int, ...],
         components: int,
-        prior: tuple[int | float, int | float] = (2, 2),
+        prior: tuple[int | float, int | float] = (1, 1),
     ) -> None:
         super().__init__(components=components)
         if not shape or min(shape) < 1 or min(prior) < 1:
@@ -69,8 +74,20 @@ class BernoulliMixture(Mixture):
         return self.log_odds.sigmoid()
 
     def check(self, x: Tensor) -> None:
-        """Refuse x if it is not integer of shape ``(B, *shape)``."""
+        """Refuse x if it is not integer of shape ``(B, *shape)``, or not 0 and 1 (this not on a GPU)."""
         check_integers(self, x, shape=self.shape, levels=2)
+        if x.device.type == "cpu":
+            self._check_values(x)
+
+    def _check_values(self, x: Tensor) -> None:
+        if x.numel() == 0:
+            return
+        least, most = (int(value) for value in x.aminmax())
+        if least < 0 or most > 1:
+            raise ValueError(
+                f"BernoulliMixture got integers from {least} to {most}: it needs 0 and 1. A data set gives them with "
+                f"binarization='static' or 'dynamic'."
+            )
 
     def component(self, z: Tensor) -> Distribution:
         """Give the coins of component numbers z of any shape."""
@@ -82,8 +99,8 @@ class BernoulliMixture(Mixture):
         return self._log_joint(x.flatten(1).to(self.log_odds.dtype))
 
     def _log_joint(self, ones: Tensor) -> Tensor:
-        log_odds = self.log_odds.flatten(1)
-        constant = self.log_weights - nn.functional.softplus(log_odds).sum(1)
+        log_odds = self.log_odds.flatten(1).to(ones)
+        constant = self._log_weights(ones.dtype) - nn.functional.softplus(log_odds).sum(1)
         return torch.addmm(constant, ones, log_odds.mT)
 
     @torch.no_grad()
@@ -97,11 +114,13 @@ class BernoulliMixture(Mixture):
             ``count`` and ``log_likelihood``, 0-dim; ``mass``, ``(K,)``, the sum of each component's shares in the data;
             ``first``, ``(K, *shape)``, the sum of the data.
         """
-        self.check(x)
+        check_integers(self, x, shape=self.shape, levels=2)
+        self._check_values(x)
+        dtype = working_dtype(self.log_odds.dtype)
         rows = max(64, (2**18 if x.device.type == "cpu" else 2**26) // (math.prod(self.shape) + self.components))
         total: dict[str, Tensor] = {}
         for block in x.flatten(1).split(rows):
-            ones = block.to(self.log_odds.dtype)  # (b, P)
+            ones = block.to(dtype)  # (b, P)
             weight, log_p = shares(self._log_joint(ones), 1)  # (b, K)
             found = {"mass": weight.sum(0).double(), "first": (weight.mT @ ones).double().unflatten(1, self.shape)}
             found["log_likelihood"] = log_p.sum(dtype=torch.float64)
@@ -135,12 +154,8 @@ class BernoulliMixture(Mixture):
         Raises:
             ValueError: If there are no data, or other integers than 0 and 1 among them.
         """
-        self.check(x)
-        if ((x < 0) | (x > 1)).any():
-            raise ValueError(
-                f"BernoulliMixture got integers from {int(x.min())} to {int(x.max())}: it needs 0 and 1. A data set "
-                f"gives them with binarization='static' or 'dynamic'."
-            )
+        check_integers(self, x, shape=self.shape, levels=2)
+        self._check_values(x)
         ones = x.flatten(1).to(self.log_odds.dtype)
         clusters = KMeans(dim=ones.shape[1], components=self.components, variance=0).to(ones)
         clusters.start(ones, seed=seed)

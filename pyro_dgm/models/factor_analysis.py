@@ -24,13 +24,16 @@ class FactorAnalysis(FactorModel):
     Args:
         dim: Number D of elements of a datum.
         latent: Number L of latent dimensions, fewer than D.
-        floor: Smallest variance of the noise, in the data's units squared. A coordinate that the factors explain alone
-            (a Heywood case), or a constant one, has the likelihood grow without end as its noise vanishes.
+        floor: Smallest variance of the noise, as a share of the coordinate's variance in the data that `start` sees (of
+            the others' mean, if it is constant), and before that a variance itself. A coordinate that the factors
+            explain alone (a Heywood case), or a constant one, has the likelihood grow without end as its noise
+            vanishes.
 
     Attributes:
         loading: W, shape ``(D, L)``.
         loc: :math:`\mu`, shape ``(D,)``.
-        log_scale: Shape ``(D,)``; the variances :math:`\psi` are ``floor + exp(2 log_scale)``.
+        log_scale: Shape ``(D,)``; the variances :math:`\psi` are ``least + exp(2 log_scale)``.
+        least: Shape ``(D,)``; the smallest variances of the noise in units of the data.
 
     Raises:
         ValueError: If a size is not positive, latent is not below dim, or the floor is not positive.
@@ -41,6 +44,10 @@ class FactorAnalysis(FactorModel):
 
     def __init__(self, *, dim: int, latent: int = 2, floor: int | float = 1e-6) -> None:
         super().__init__(dim=dim, latent=latent, noises=(dim,), floor=floor)
+
+    def spread(self, variances: Tensor) -> Tensor:
+        """Take each coordinate's own variance."""
+        return variances
 
     def units(self, x: Tensor) -> Tensor:
         """Measure each coordinate by its standard deviation, so that the start does not depend on units either."""

@@ -31,14 +31,16 @@ class FactorModel(PyroModule):
         dim: Number D of elements of a datum.
         latent: Number L of latent dimensions, fewer than D.
         noises: How many variances of noise there are, as a shape.
-        floor: Smallest variance of the noise. Without one the likelihood has no maximum where some direction of the
-            data is without noise (fewer data than latent dimensions, a constant coordinate). In single precision it
-            should not be below 1e-6 of the variance of the data.
+        floor: Smallest variance of the noise, as a share of that of the data: `start` multiplies it by what `spread`
+            says; before a start it is a variance itself. Without a floor the likelihood has no maximum where some
+            direction of the data is without noise (fewer data than latent dimensions, a constant coordinate). In
+            single precision it should not be below 1e-6.
 
     Attributes:
         loading: W, shape ``(D, L)``; at first independent normal numbers of variance 1 / L.
         loc: :math:`\mu`, shape ``(D,)``.
-        log_scale: Makes the noise, whose variance is ``floor + exp(2 log_scale)``.
+        log_scale: Makes the noise, whose variance is ``least + exp(2 log_scale)``.
+        least: The smallest variance of the noise in units of the data, of the shape of ``log_scale``.
         origin: What ``statistics`` measures x from, shape ``(D,)``: zero, and from a start on the mean of its data. In
             single precision it should be near the data.
 
@@ -47,6 +49,7 @@ class FactorModel(PyroModule):
     """
 
     origin: Tensor
+    least: Tensor
 
     def __init__(self, *, dim: int, latent: int, noises: tuple[int, ...], floor: int | float) -> None:
         super().__init__()
@@ -63,10 +66,15 @@ class FactorModel(PyroModule):
         self.log_scale = nn.Parameter(torch.zeros(noises))
         self.prior = StandardNormal(latent)
         self.register_buffer("origin", torch.zeros(dim))
+        self.register_buffer("least", torch.full(noises, float(floor)))
 
     def noise_of(self, variances: Tensor) -> Tensor:
         """Turn the best noise of each coordinate, shape ``(D,)``, into the best that this model allows."""
         raise NotImplementedError(f"{type(self).__name__} has to say what noise it allows: write noise_of(variances).")
+
+    def spread(self, variances: Tensor) -> Tensor:
+        """Say what variance the floor is a share of, by those of the data's coordinates ``(D,)``."""
+        return variances.mean().expand_as(self.log_scale)
 
     def units(self, x: Tensor) -> Tensor:
         """Say in what unit each coordinate is measured for a start, shape ``(D,)``: that of the data, unless told."""
@@ -75,7 +83,7 @@ class FactorModel(PyroModule):
     @property
     def noise(self) -> Tensor:
         """The variance of the noise of each coordinate, shape ``(D,)``."""
-        return (self.floor + (2 * self.log_scale).exp()).expand(self.dim)
+        return (self.least + (2 * self.log_scale).exp()).expand(self.dim)
 
     @property
     def covariance(self) -> Tensor:
@@ -186,8 +194,9 @@ class FactorModel(PyroModule):
         check_vectors(self, x, dim=self.dim, dtype=self.loc.dtype)
         unit = self.units(x)
         mean, variances, axes, each = principal_axes(x / unit, self.latent)
+        self._set_floor(x, mean * unit, each * unit.square())
         if seed == 0:
-            noise = ((each.sum() - variances.sum()) / (self.dim - self.latent)).clamp(min=self.floor)
+            noise = ((each.sum() - variances.sum()) / (self.dim - self.latent)).clamp(min=self.floor * each.mean())
             loading = axes * (variances - noise).clamp(min=0.0).sqrt()
         else:
             chance = torch.randn(axes.shape, generator=torch.Generator().manual_seed(seed), dtype=axes.dtype)
@@ -196,6 +205,14 @@ class FactorModel(PyroModule):
         mean, loading, each = mean * unit, loading * unit.unsqueeze(-1), each * unit.square()
         self.origin.copy_(mean)
         self._take(mean, loading, self.noise_of(each - loading.square().sum(1)))
+
+    def _set_floor(self, x: Tensor, mean: Tensor, variances: Tensor) -> None:
+        """Make the floor a share of the data's variance; what is rounding of a constant is none."""
+        rounding = (4 * torch.finfo(x.dtype).eps * mean).square()
+        spread = self.spread(torch.where(variances > rounding, variances, 0.0))
+        mean_spread = spread.mean()
+        spread = torch.where(spread > 0, spread, torch.where(mean_spread > 0, mean_spread, 1.0))
+        self.least.copy_((self.floor * spread).clamp(min=torch.finfo(self.least.dtype).tiny ** 0.5))
 
     @torch.no_grad()
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
@@ -250,7 +267,7 @@ class FactorModel(PyroModule):
 
     def _take(self, loc: Tensor, loading: Tensor, noise: Tensor) -> None:
         """Set the parameters in place; noise is raised to the floor."""
-        tiny = torch.finfo(self.loc.dtype).eps * self.floor
+        tiny = torch.finfo(self.loc.dtype).eps * self.least
         self.loc.copy_(loc)
         self.loading.copy_(loading)
-        self.log_scale.copy_(0.5 * (noise - self.floor).clamp(min=tiny).log())
+        self.log_scale.copy_(0.5 * (noise - self.least).clamp(min=tiny).log())

@@ -13,7 +13,7 @@ from pyro_dgm.models.covariance_matrices import MATRICES
 from pyro_dgm.models.gaussian_mixture_prior import GaussianMixturePrior
 from pyro_dgm.models.k_means import KMeans
 from pyro_dgm.models.mixture import Mixture, shares
-from pyro_dgm.models.normal_densities import NormalDensities
+from pyro_dgm.models.normal_densities import NormalDensities, working_dtype
 from pyro_dgm.models.variances import VARIANCES
 
 KINDS = {**MATRICES, **VARIANCES}
@@ -26,6 +26,8 @@ class GaussianMixture(Mixture):
 
     The M-step sets weights, means and covariances to those of the data, each counted by its share in the component.
     A component without data keeps its mean and its covariance (under a prior, the covariance becomes the prior's mode).
+
+    The Pyro programs are the likelihood alone: only EM sees the prior. For SVI add ``-log_prior()`` to the loss.
 
     Args:
         dim: D, the dimension of x.
@@ -103,7 +105,7 @@ class GaussianMixture(Mixture):
         return self.kind.covariance(self.raw_covariance)
 
     def check(self, x: Tensor) -> None:
-        """Refuse x if it is not of shape ``(B, dim)``, of the parameters' dtype, and finite."""
+        """Refuse x if it is not of shape ``(B, dim)`` and of the parameters' dtype; NaN is not looked for."""
         check_vectors(self, x, dim=self.dim, dtype=self.loc.dtype)
 
     def component(self, z: Tensor) -> Distribution:
@@ -115,7 +117,11 @@ class GaussianMixture(Mixture):
         return NormalDensities(self.kind, loc, self.raw_covariance.double(), dtype=dtype, plain=plain)
 
     def log_joint(self, x: Tensor) -> Tensor:
-        """Give log p(x, z = k) in nats, shape ``(B, K)``, of data ``(B, dim)``."""
+        """Give log p(x, z = k) in nats of data ``(B, dim)``: shape ``(B, K)``.
+
+        Without gradients it takes the fast formula (see `Covariance`) where that is accurate to 1e-3 nats in float32,
+        1e-8 in float64, else the program's; the host waits for the device once, to see which.
+        """
         self.check(x)
         if torch.is_grad_enabled():  # gradients need all at once, and no waiting for the device
             densities, y = self._densities(x.dtype, plain=True), (x - self.center).mT
@@ -124,11 +130,13 @@ class GaussianMixture(Mixture):
             densities = self._densities(x.dtype)
             blocks = densities.blocks(x, self.center)
         found = [(densities.log_densities(y, features) + densities.common(y)).mT for y, features in blocks]
-        return torch.cat([x.new_empty(0, self.components), *found]) + self.log_weights
+        return torch.cat([x.new_empty(0, self.components), *found]).to(x) + self.log_weights
 
     @torch.no_grad()
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         """E-step: sum what the M-step needs, about `center`, all float64.
+
+        The host waits for the device once, to see which formulas are accurate (see `NormalDensities`).
 
         Args:
             x: Data, shape ``(B, dim)``; they are gone through in blocks, so memory does not grow with B.
@@ -139,7 +147,8 @@ class GaussianMixture(Mixture):
             the sums of data and of their squares.
         """
         self.check(x)
-        densities, log_weights = self._densities(x.dtype), self.log_weights[:, None]
+        densities = self._densities(x.dtype)
+        log_weights = self._log_weights(densities.dtype)[:, None]
         total: dict[str, Tensor] = {}
         for y, features in densities.blocks(x, self.center):
             log_joint = densities.log_densities(y, features) + log_weights  # (K, b)
@@ -245,10 +254,12 @@ class GaussianMixture(Mixture):
         """Log-density of the prior in nats, 0-dim, of the weights and (co)variances; zero if there is none."""
         if self.prior is None:
             return super().log_prior()
-        alpha = self.logits.new_tensor(float(self.prior.concentration))
+        dtype = working_dtype(self.logits.dtype)  # half precisions have no inverses
+        alpha = self.logits.new_tensor(float(self.prior.concentration), dtype=dtype)
         counted = (alpha * self.components).lgamma() - self.components * alpha.lgamma()
-        weights = counted + (alpha - 1) * self.log_weights.sum()
-        return weights + self.kind.log_inverse_wishart(self.raw_covariance, self.dof, self.prior_scale)
+        weights = counted + (alpha - 1) * self._log_weights(dtype).sum()
+        raw, scale = self.raw_covariance.to(dtype), self.prior_scale.to(dtype)
+        return weights + self.kind.log_inverse_wishart(raw, self.dof, scale)
 
     def extra_repr(self) -> str:
         """Show the sizes and the kind of covariance."""

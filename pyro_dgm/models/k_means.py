@@ -108,6 +108,8 @@ class KMeans(Mixture):
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         """E-step: sum what the M-step needs, about `center`, all float64.
 
+        The host waits for the device once, to see which formulas are accurate (see `NormalDensities`).
+
         Args:
             x: Data, shape ``(B, dim)``.
 
@@ -117,9 +119,10 @@ class KMeans(Mixture):
         """
         self.check(x)
         densities = self._densities(x.dtype)
+        log_weights = self._log_weights(densities.dtype)[:, None]
         total: dict[str, Tensor] = {}
         for y, features in densities.blocks(x, self.center):
-            log_joint = densities.log_densities(y, features) + self.log_weights[:, None]  # (K, b)
+            log_joint = densities.log_densities(y, features) + log_weights  # (K, b)
             if self.variance == 0:
                 nearest = log_joint.argmax(0)
                 weight = torch.zeros_like(log_joint).scatter_(0, nearest[None], 1.0)

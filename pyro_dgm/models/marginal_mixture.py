@@ -11,6 +11,9 @@ import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor
 
+from pyro_dgm.models.check_vectors import check_vectors
+from pyro_dgm.models.pairing import cheapest_pairing
+
 
 class MarginalMixture(PyroModule):
     r"""Weights, means and precisions with conjugate priors, and data of the mixture that they make.
@@ -85,7 +88,12 @@ class MarginalMixture(PyroModule):
 
         Returns:
             ``x``, or dreamt data of shape ``(size, D)``.
+
+        Raises:
+            ValueError: If x has another shape or dtype.
         """
+        if x is not None:
+            check_vectors(self, x, dim=self.dim, dtype=self.mean.dtype)
         like = self.mean.new_ones
         weights = pyro.sample("weights", dist.Dirichlet(self.concentration * like(self.components)))
         degrees = self.dof - torch.arange(self.dim, dtype=self.mean.dtype, device=self.mean.device)
@@ -143,10 +151,7 @@ class MarginalMixture(PyroModule):
         Returns:
             The same draws, in which component k is the same cloud as far as can be.
         """
-        from scipy.optimize import linear_sum_assignment  # here, because it takes a while to load
-
-        costs = torch.cdist(means.expand_as(draws["means"]), draws["means"]).double().cpu().numpy()  # (S, K, K)
-        orders = torch.stack([torch.from_numpy(linear_sum_assignment(cost)[1]) for cost in costs]).to(means.device)
+        orders = cheapest_pairing(torch.cdist(means.expand_as(draws["means"]), draws["means"]))  # (S, K)
         rows = torch.arange(len(orders), device=means.device)[:, None]
         return {name: values[rows, orders] for name, values in draws.items()}
 

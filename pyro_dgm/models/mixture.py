@@ -61,6 +61,9 @@ class Mixture(PyroModule):
         """Logs of the weights, shape ``(K,)``."""
         return self.logits.log_softmax(-1)
 
+    def _log_weights(self, dtype: torch.dtype) -> Tensor:
+        return self.logits.to(dtype).log_softmax(-1)
+
     @property
     def weights(self) -> Tensor:
         """The weights, shape ``(K,)``; they sum to 1."""

@@ -26,13 +26,16 @@ class PPCA(FactorModel):
     Args:
         dim: Number D of elements of a datum.
         latent: Number L of latent dimensions, fewer than D.
-        floor: Smallest variance of the noise, in the data's units squared; the likelihood grows without end where data
-            lie within an L-dimensional plane, as L + 1 of them always do.
+        floor: Smallest variance of the noise, as a share of the mean variance of the data's coordinates: `start` and
+            `maximum_likelihood` take it from their data, and before them (or of data that are all equal) that is 1.
+            The likelihood grows without end where data lie within an L-dimensional plane, as L + 1 of them always do.
+            In double precision it may be smaller, where the noise is.
 
     Attributes:
         loading: W, shape ``(D, L)``.
         loc: :math:`\mu`, shape ``(D,)``.
-        log_scale: A number; the variance :math:`\sigma^2` is ``floor + exp(2 log_scale)``.
+        log_scale: A number; the variance :math:`\sigma^2` is ``least + exp(2 log_scale)``.
+        least: The smallest variance of the noise in units of the data.
 
     Raises:
         ValueError: If a size is not positive, latent is not below dim, or the floor is not positive.

@@ -16,7 +16,7 @@ ALL = tuple(METHODS)
 """The methods by name, in the order of a table."""
 
 
-def _nothing(name: str) -> None:
+def _nothing(told: str | MixtureFit) -> None:
     """Say nothing."""
 
 
@@ -34,6 +34,7 @@ def compare_mixtures(
     samples: int = 50,
     seed: int = 0,
     say: Callable[[str], object] = _nothing,
+    found: Callable[[MixtureFit], object] = _nothing,
 ) -> dict[str, MixtureFit]:
     """Fit a mixture of normals with full covariances by each method.
 
@@ -47,7 +48,9 @@ def compare_mixtures(
     ``k_means``     the limit of equal, spherical, vanishing covariances; scored with the best spherical one
     ============== ===========================================================================================
 
-    All but ``mean_field``, which has its own, begin at the same k-means++ start. All but ``nuts`` go through `Trainer`.
+    All but ``mean_field`` begin at the same start: k-means++ and ten sweeps of k-means (see `started`). ``mean_field``
+    begins from k-means until it converges, for its posterior starts from assignments. Neither start is counted among a
+    method's sweeps and seconds. All but ``nuts`` go through `Trainer`.
 
     Args:
         x: Training data, real numbers of shape ``(N, D)``; their dtype and device are those of all that is done.
@@ -62,6 +65,7 @@ def compare_mixtures(
         samples: Steps of ``nuts`` that are.
         seed: Of starts, shuffles, networks and the chain.
         say: Is told each method's name before it begins.
+        found: Is told what each method gave when it ends.
 
     Returns:
         A `MixtureFit` per method, by name, in the order of the methods given.
@@ -95,11 +99,12 @@ def compare_mixtures(
     for name in methods:
         say(name)
         fits[name] = METHODS[name](problem)
+        found(fits[name])
     return fits
 
 
 def started(x: Tensor, *, components: int, seed: int = 0) -> GaussianMixture:
-    """Give a mixture at its start: k-means++ centres, of the dtype and on the device of the data ``(N, D)``."""
+    """Give a mixture at its start: `GaussianMixture.start`, of the dtype and on the device of the data ``(N, D)``."""
     mixture = GaussianMixture(dim=x.shape[1], components=components).to(x)
     mixture.start(x, seed=seed)
     return mixture

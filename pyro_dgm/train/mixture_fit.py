@@ -35,9 +35,10 @@ class MixtureFit:
     Attributes:
         method: By which.
         objective: What the method raises, in words: a bound, or the log-likelihood.
-        weights: Shape ``(K,)``; posterior means where there is a posterior, here and below.
-        means: Shape ``(K, D)``.
-        covariances: Shape ``(K, D, D)``.
+        weights: Shape ``(K,)``; posterior means where there is a posterior (``mean_field``, ``nuts``).
+        means: Shape ``(K, D)``; posterior means likewise.
+        covariances: Shape ``(K, D, D)``; where there is a posterior, inverses of the posterior means of precisions, for
+            a covariance need not have a mean.
         responsibilities: Share of each component in each training datum, shape ``(N, K)``, by the method's own q.
         train: log p(x) of each training datum in nats, shape ``(N,)``: under the parameters, or predictive.
         held_out: The same of each held-out datum.

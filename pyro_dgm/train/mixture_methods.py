@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dgm.infer import CoordinateAscent, GradientStep
-from pyro_dgm.infer.em import EM
 from pyro_dgm.infer.enumerated_objective import EnumeratedObjective
-from pyro_dgm.infer.nuts import Posterior, nuts
+from pyro_dgm.infer.expectation_maximization import EM
+from pyro_dgm.infer.no_u_turn import Posterior, nuts
 from pyro_dgm.models import AmortisedMixture, BayesianMixture, GaussianMixture, KMeans, MarginalMixture
 from pyro_dgm.nn import MLP
 from pyro_dgm.train.mixture_fit import Curve, MixtureFit
@@ -176,7 +176,9 @@ def fit_k_means(problem: Problem) -> MixtureFit:
     """Fit by Lloyd's algorithm: an ELBO whose q(z | x) is certain of the nearest centre, with the best one variance."""
     x, held_out, dim = problem.x, problem.held_out, problem.x.shape[1]
     centres = KMeans(dim=dim, components=problem.components, variance=0).to(x)
-    centres.start(x, seed=problem.seed)
+    with torch.no_grad():
+        centres.loc.copy_(problem.start.loc)
+        centres.center.copy_(problem.start.center)
 
     def variance() -> Tensor:
         spread = centres.inertia(x) / x.numel()
@@ -236,13 +238,20 @@ def fit_nuts(problem: Problem) -> MixtureFit:
             objective="log p(x) at a draw",
             weights=draws["weights"].mean(0),
             means=draws["means"].mean(0),
-            covariances=torch.stack([model.covariances(values) for values in each]).mean(0),
+            covariances=typical_covariances(model, draws),
             responsibilities=torch.stack([model.log_joint(x, values).softmax(-1) for values in each]).mean(0),
             train=_predictive(model, x, each),
             held_out=_predictive(model, problem.held_out, each),
             curve=curve,
             note=_verdict(found),
         )
+
+
+def typical_covariances(model: MarginalMixture, draws: dict[str, Tensor]) -> Tensor:
+    """Invert the mean precisions of draws, through their factors: it is accurate, and a covariance may have no mean."""
+    root = model.precision_root(draws["squares"], draws["below"])  # (S, K, D, D)
+    together = torch.cat(list(root), -1) / len(root) ** 0.5  # (K, D, S D), a root of the mean
+    return torch.cholesky_inverse(torch.linalg.qr(together.mT, mode="r").R, upper=True)
 
 
 def _predictive(model: MarginalMixture, x: Tensor, draws: list[dict[str, Tensor]]) -> Tensor:

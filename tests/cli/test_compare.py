@@ -3,6 +3,7 @@
 """The verb `compare` prints one table, writes it with two pictures, and refuses what makes no sense in one line."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -50,7 +51,11 @@ def test_it_is_printed(say, tmp_path):
     assert code == 0
     assert "ELBO of hard q" in out
     assert f"table:    {tmp_path / 'run' / 'table.md'}" in out
-    assert err.splitlines() == ["[1/3] em", "[2/3] mean_field", "[3/3] k_means"]
+    lines = err.splitlines()
+    assert lines[::2] == ["[1/3] em", "[2/3] mean_field", "[3/3] k_means"]
+    assert re.fullmatch(r"\[1/3\] em: done, 3 sweeps in \d+\.\d\d s, log p\(x\) -\d+\.\d{3} nats", lines[1])
+    assert [line.split(":")[0] for line in lines[1::2]] == lines[::2]
+    assert "k-means++ and ten sweeps" in " ".join(out.split())
 
 
 def test_from_python_with_data_of_one_s_own(tmp_path):

@@ -102,3 +102,10 @@ def test_half_the_way_there_is_the_mean_of_natural_parameters() -> None:
 
     for half, one, two in zip(*map(natural, (belief().towards(other, 0.5), belief(), other)), strict=True):
         torch.testing.assert_close(half, (one + two) / 2)
+
+
+@pytest.mark.parametrize("dof", [0.5, 2.0, torch.nan])
+def test_too_few_degrees_of_freedom_are_refused(dof: float) -> None:
+    with pytest.raises(ValueError, match="must be above 2"):
+        Wishart(torch.tensor([4.0, dof]), torch.eye(3))
+    assert Wishart(torch.tensor(2.5), torch.eye(3)).sample().isfinite().all()

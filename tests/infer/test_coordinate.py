@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dgm.infer import CoordinateAscent, coordinate_ascent
-from pyro_dgm.models import BayesianMixture
+from pyro_dgm.models import BayesianMixture, GaussianMixture
 from pyro_dgm.train import Trainer
 
 
@@ -70,6 +70,7 @@ def test_online_steps_come_close_to_coordinate_ascent() -> None:
     assert before < after <= best + 1e-9
     assert best - after < 0.02
     assert not step.history.objectives
+    assert step.history.monotone is None
 
 
 def test_a_full_online_step_of_rate_one_is_a_sweep() -> None:
@@ -127,6 +128,8 @@ def test_what_is_wrong_is_said() -> None:
     x = blobs()
     with pytest.raises(ValueError, match="MeanField"):
         CoordinateAscent(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="as GaussianMixture, use EM"):
+        CoordinateAscent(GaussianMixture(dim=2, components=2))
     model = started(x)
     for settings in ({"online": (1, 0.5), "size": 9}, {"online": (1, 0.7)}, {"chunk_size": 0}):
         with pytest.raises(ValueError, match="got"):

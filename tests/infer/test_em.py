@@ -11,9 +11,9 @@ from torch import nn
 
 from pyro_dgm.data import Batches
 from pyro_dgm.infer import EM, em
-from pyro_dgm.infer.em import ClosedForm
 from pyro_dgm.infer.em_history import EMHistory
-from pyro_dgm.models import GaussianMixture, GaussianMixturePrior, KMeans
+from pyro_dgm.infer.expectation_maximization import ClosedForm
+from pyro_dgm.models import BayesianMixture, GaussianMixture, GaussianMixturePrior, KMeans
 from pyro_dgm.train import Trainer
 from pyro_dgm.train.step import Step
 from tests.cases import MIXTURES
@@ -85,6 +85,35 @@ def test_restarts_keep_the_best_and_are_reproducible():
     assert [one.objectives[-1] for one in singly] == history.restarts
 
 
+def spoilt():
+    """Few data and no ridge: from some starts a component ends on a single datum, from others not."""
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).double()
+    return GaussianMixture(dim=2, components=5, ridge=0).double(), x
+
+
+def test_a_start_that_collapses_does_not_spoil_the_others():
+    finals = []
+    for seed in range(6):
+        model, x = spoilt()
+        try:
+            finals.append(em(model, x, seed=seed).objectives[-1])
+        except ValueError:
+            finals.append(-math.inf)
+    assert -math.inf in finals
+    assert max(finals) > -math.inf
+    model, x = spoilt()
+    history = em(model, x, restarts=6)
+    assert history.restarts == finals
+    assert history.objectives[-1] == max(finals)
+    assert model.log_prob(x).mean().item() == pytest.approx(max(finals), rel=1e-12)
+
+
+def test_if_all_starts_fail_the_first_error_is_raised():
+    model = GaussianMixture(dim=2, components=2, ridge=0).double()
+    with pytest.raises(ValueError, match="singular"):
+        em(model, torch.ones(9, 2, dtype=torch.float64), restarts=3)
+
+
 def test_it_says_why_it_fell():
     x = clouds()
     model = started(x, ridge=2)
@@ -107,6 +136,21 @@ def test_a_history_tells_rounding_from_falling():
     assert not EMHistory([-5.0, -5.1]).settled(0.01)
     assert not EMHistory([-5.0]).settled(1e9)
     assert EMHistory().sweeps == 0
+    assert EMHistory([-5.0, math.nan, math.nan]).falls == [1, 2]
+    assert not EMHistory([-5.0, math.nan]).monotone
+    assert not EMHistory([-5.0, math.nan]).settled(1)
+
+
+def test_online_claims_nothing():
+    x = clouds()
+    step = EM(started(x), online=(2, 0.7))
+    for batch in x.split(50):
+        step(batch)
+    step.epoch_end()
+    assert step.history.objectives == []
+    assert step.history.monotone is None
+    assert step.history.why is None
+    assert not step.history.converged
 
 
 def test_it_is_a_step_of_training(tmp_path):
@@ -195,6 +239,8 @@ def test_what_it_refuses():
     model = started(x)
     with pytest.raises(ValueError, match="Linear, which has no closed form"):
         EM(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="BayesianMixture, which has no closed form.* use CoordinateAscent"):
+        EM(BayesianMixture(dim=2, components=3))
     for options, words in (
         ({"online": (1, 0.5)}, "kappa"),
         ({"online": (-1, 0.7)}, "t0"),

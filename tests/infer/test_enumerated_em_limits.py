@@ -17,7 +17,7 @@ from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from pyro_dgm.infer import EnumeratedEM
+from pyro_dgm.infer import EnumeratedEM, MeanField
 from tests.infer.enumerated import F64, mixture, points
 
 
@@ -181,3 +181,11 @@ def test_wrong_settings_are_refused() -> None:
         EnumeratedEM(lambda: pyro.sample("z", dist.Bernoulli(0.5)))
     with pytest.raises(ValueError, match="without data"):
         EnumeratedEM(mixture, x).epoch_end()
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    for method in (EnumeratedEM, MeanField):
+        with pytest.raises(ValueError, match=f"{method.__name__} runs in one process, and there are 2"):
+            method(mixture, points())

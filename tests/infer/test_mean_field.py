@@ -158,6 +158,17 @@ def test_it_is_a_step_and_its_state_continues() -> None:
     assert losses == [-bound / 6 for bound in field.history.objectives]
     again.load_state_dict(field.state_dict())
     torch.testing.assert_close(again.bound(), field.bound())
+    assert again.history.objectives == field.history.objectives
+
+
+def test_as_a_step_it_takes_all_its_data_and_no_others() -> None:
+    field = MeanField(clusters, DATA)
+    for batch in (DATA[:3], 100 * DATA, DATA.float()):
+        with pytest.raises(ValueError, match="not the data it was made for"):
+            field(batch)
+    assert not field.history.objectives
+    loss = field(DATA.clone().flip(0))["loss"]  # a loader may shuffle
+    assert float(loss) == pytest.approx(-float(field.bound()) / 6)
 
 
 def test_single_precision_and_devices(device: torch.device) -> None:
@@ -240,7 +251,7 @@ def test_impossible_values_have_no_weight() -> None:
     assert history.monotone
     assert math.isfinite(history.objectives[-1])
     torch.testing.assert_close(field.posterior("large").probs[1::2], tensor(1, 1))
-    assert all(bool(value.isfinite().all()) for value in field.state_dict().values())
+    assert all(bool(value.isfinite().all()) for value in field.module.state_dict().values())
 
 
 def test_the_trainer_makes_the_sweeps(tmp_path) -> None:
@@ -248,6 +259,12 @@ def test_the_trainer_makes_the_sweeps(tmp_path) -> None:
     history = Trainer(epochs=3, progress=False).fit(field, [DATA], folder=tmp_path)
     losses = [epoch["train.loss"] for epoch in history.epochs]
     assert losses == pytest.approx([-bound / 6 for bound in field.history.objectives])
+    more = MeanField(clusters, DATA, seed=7)
+    Trainer(epochs=5, progress=False).fit(more, [DATA], folder=tmp_path, resume=True)
+    whole = MeanField(clusters, DATA)
+    for _ in range(5):
+        whole.sweep()
+    assert more.history.objectives == pytest.approx(whole.history.objectives)
 
 
 def test_importance_sampling_from_the_guide_gives_the_evidence() -> None:

@@ -13,6 +13,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from sklearn.cluster import KMeans
 from sklearn.mixture import BayesianGaussianMixture
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_dgm.infer import ELBO, coordinate_ascent
 from pyro_dgm.models import BayesianMixture
@@ -175,6 +176,44 @@ def test_devices_and_dtypes(device: torch.device) -> None:
         assert model.log_predictive(x).dtype == dtype
         assert model.log_predictive(x).device.type == device.type
         assert model.model(size=4).shape == (4, 2)
+
+
+def test_blocks_of_data_bound_the_memory_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tensor has a number for each component, datum and dimension."""
+    x, largest = blobs(), 0
+    whole, blocks = mixture(x), mixture(x)
+    whole.start(x)
+    scores, predictive = whole.log_scores(x), whole.log_predictive(x)
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            made = func(*args, **(kwargs or {}))
+            largest = max([largest, *(t.numel() for t in torch.utils._pytree.tree_leaves(made) if hasattr(t, "numel"))])
+            return made
+
+    monkeypatch.setattr("pyro_dgm.distributions.normal_wishart._BLOCK", 4 * 2 * 7)
+    with torch.no_grad(), Watch():
+        blocks.start(x)
+        found = blocks.log_scores(x), blocks.log_predictive(x)
+        blocks.coordinate_statistics(x)
+    assert largest == 100 * 4  # a number for each component and datum
+    torch.testing.assert_close(found, (scores.detach(), predictive.detach()))
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ({"prior_scatter": -torch.eye(2)}, "not positive definite"),
+        ({"prior_scatter": torch.full((2, 2), math.nan)}, "not positive definite"),
+        ({"prior_scatter": torch.eye(3)}, r"must be \(2,\) and \(2, 2\)"),
+        ({"prior_loc": torch.zeros(3)}, r"must be \(2,\) and \(2, 2\)"),
+        ({"prior_loc": torch.tensor([0.0, math.inf])}, "not finite"),
+    ],
+)
+def test_a_prior_that_is_none_is_refused(prior: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BayesianMixture(dim=2, components=2, **prior)
 
 
 def test_what_is_wrong_is_said() -> None:

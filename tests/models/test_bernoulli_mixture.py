@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from pyro_dgm.data import Digits
-from pyro_dgm.infer import em
+from pyro_dgm.infer import EM, em
 from pyro_dgm.models import BernoulliMixture
 
 
@@ -85,5 +85,26 @@ def test_what_it_refuses():
         model.log_prob(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="shape"):
         model.statistics(torch.zeros(2, 4, dtype=torch.int64))
-    with pytest.raises(ValueError, match="from 0 to 5: it needs 0 and 1"):
-        model.start(torch.tensor([[0, 1, 5]]))
+    for integers in ([[0, 1, 5]], [[0, -3, 1]]):
+        for way in (model.start, model.log_prob, model.model, model.guide, model.statistics, EM(model)):
+            with pytest.raises(ValueError, match=r"from (0 to 5|-3 to 1): it needs 0 and 1"):
+                way(torch.tensor(integers))
+
+
+def test_values_are_looked_at_on_any_device(device):
+    model = BernoulliMixture(shape=(3,), components=2).to(device)
+    for way in (model.start, model.statistics):
+        with pytest.raises(ValueError, match="from 0 to 5: it needs 0 and 1"):
+            way(torch.tensor([[0, 1, 5]], device=device))
+
+
+def test_without_a_prior_em_seeks_what_the_program_scores():
+    """By default there is no prior, so EM's objective is the program's log-likelihood, and its maximum that of SVI."""
+    x = torch.ones(10, 3, dtype=torch.int64)
+    model = BernoulliMixture(shape=(3,), components=1)
+    history = em(model, x)
+    assert model.log_prior() == 0
+    assert history.objectives[-1] == pytest.approx(model.log_prob(x).mean().item(), abs=1e-6)
+    assert model.probs.min() > 1 - 1e-6
+    em(held := BernoulliMixture(shape=(3,), components=1, prior=(2, 2)), x)
+    assert torch.allclose(held.probs, torch.tensor(11 / 12))

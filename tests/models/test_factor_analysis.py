@@ -38,7 +38,7 @@ def test_with_the_parameters_of_scikit_learn_it_has_its_scores(peer):
     with torch.no_grad():
         model.loc.copy_(torch.from_numpy(peer.mean_))
         model.loading.copy_(torch.from_numpy(peer.components_.T))
-        model.log_scale.copy_(0.5 * torch.from_numpy(np.log(peer.noise_variance_ - model.floor)))
+        model.log_scale.copy_(0.5 * torch.from_numpy(np.log(peer.noise_variance_ - model.least.numpy())))
     assert np.allclose(model.log_prob(x).detach().numpy(), peer.score_samples(x.numpy()), atol=1e-9)
     assert np.allclose(model.posterior(x).mean.detach().numpy(), peer.transform(x.numpy()), atol=1e-9)
 

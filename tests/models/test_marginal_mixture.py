@@ -111,3 +111,16 @@ def test_refusals():
         MarginalMixture(components=2, mean=torch.zeros(2), scale=-torch.eye(2))
     with pytest.raises(ValueError, match="above 0"):
         MarginalMixture(components=2, mean=torch.zeros(2), scale=torch.eye(2), concentration=-math.inf)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(4, D + 1, dtype=torch.float64), "needs"),
+        (torch.zeros(4, D, dtype=torch.long), "dtype"),
+        (torch.zeros(4, D), "float64"),
+    ],
+)
+def test_other_data_are_refused(prior, x, message):
+    with pytest.raises(ValueError, match=message):
+        prior.model(x)

@@ -203,12 +203,12 @@ def test_the_closed_form_is_scikit_learns_pca(size, device):
     model.maximum_likelihood(x)
     assert torch.allclose(model.loc, x.mean(0))
     if size < 3:  # no noise is left, so there is a floor instead, and scikit-learn has no number
-        assert torch.allclose(model.noise, torch.full_like(model.noise, model.floor))
+        assert torch.allclose(model.noise, model.least.expand_as(model.noise))
         assert model.log_prob(x).isfinite().all()
         return
     with torch.no_grad():
         unbiased = size / (size - 1)
-        model.log_scale.copy_(0.5 * (unbiased * model.noise[0] - model.floor).log())
+        model.log_scale.copy_(0.5 * (unbiased * model.noise[0] - model.least).log())
         model.loading.mul_(unbiased**0.5)
     peer = PCA(2, svd_solver="full").fit(x.cpu().numpy())
     if size > 6:  # below, scikit-learn averages the noise over fewer directions than there are
@@ -241,7 +241,7 @@ def test_a_constant_datum_or_coordinate_meets_the_floor():
             model.start(found)
             for _ in range(20):
                 model.maximize(model.statistics(found))
-            assert (model.noise >= model.floor).all()
+            assert (model.noise >= model.least).all()
             assert model.log_prob(found).isfinite().all()
             assert all(value.isfinite().all() for value in model.state_dict().values())
 

@@ -12,7 +12,7 @@ from pyro.ops.stats import effective_sample_size
 from torch.distributions import Dirichlet, Gamma, StudentT, kl_divergence
 
 from pyro_dgm.infer import CoordinateAscent
-from pyro_dgm.infer.nuts import nuts
+from pyro_dgm.infer.no_u_turn import nuts
 from pyro_dgm.models import BayesianMixture, MarginalMixture
 from pyro_dgm.train import compare_mixtures
 

@@ -3,14 +3,17 @@
 """Each method fits the same clouds from the same start, through the trainer, and tells what it found and cost."""
 
 import copy
+import math
 
 import pytest
 import torch
 
 from pyro_dgm.evaluate.matching import matched_distance
-from pyro_dgm.infer.em import em
+from pyro_dgm.infer.expectation_maximization import em
+from pyro_dgm.models import MarginalMixture
 from pyro_dgm.train import TimedStep, compare_mixtures
 from pyro_dgm.train.comparison import ALL, started
+from pyro_dgm.train.mixture_methods import typical_covariances
 
 MEANS = torch.tensor([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]], dtype=torch.float64)
 
@@ -25,11 +28,11 @@ def clouds(count, seed):
 def fits(tmp_path_factory):
     (x, _), (held_out, _) = clouds(150, 0), clouds(60, 1)
     folder = tmp_path_factory.mktemp("comparison")
-    told = []
-    found = compare_mixtures(
-        x, held_out, folder=folder, components=3, sweeps=30, batch_size=50, warmup=50, samples=20, say=told.append
-    )
+    told, ended = [], []
+    settings = {"components": 3, "sweeps": 30, "batch_size": 50, "warmup": 50, "samples": 20}
+    found = compare_mixtures(x, held_out, folder=folder, **settings, say=told.append, found=ended.append)
     assert told == list(ALL)
+    assert ended == list(found.values())
     return found, folder
 
 
@@ -93,6 +96,29 @@ def test_em_through_the_trainer_is_em(fits):
     mine = fits[0]["em"].curve.objectives
     for ours, theirs in zip(mine, history.objectives, strict=False):
         assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_k_means_begins_where_em_does(tmp_path):
+    x, _ = clouds(150, 0)
+    start = started(x, components=3, seed=0)
+    fit = compare_mixtures(x, x, folder=tmp_path, methods=["k_means"], components=3, sweeps=1)["k_means"]
+    inertia = torch.cdist(x, start.loc.detach()).square().amin(1).sum()
+    spread = inertia / x.numel()
+    elbo = -math.log(3) - 1 - (2 * math.pi * spread).log()
+    assert fit.curve.objectives[0] == pytest.approx(float(elbo), abs=1e-9)
+
+
+def test_covariances_of_a_posterior_are_those_of_its_mean_precision(tmp_path):
+    prior = MarginalMixture(components=3, mean=torch.zeros(2), scale=torch.eye(2)).double()
+    generator = torch.Generator().manual_seed(0)
+    squares, below = (torch.rand(5, 3, size, dtype=torch.float64, generator=generator) for size in (2, 1))
+    roots = prior.precision_root(squares, below)
+    found = typical_covariances(prior, {"squares": squares, "below": below})
+    assert found.allclose((roots @ roots.mT).mean(0).inverse())
+    x, settings = clouds(60, 0)[0], {"methods": ["nuts"], "components": 2, "warmup": 2, "samples": 1}
+    (fit,) = compare_mixtures(x, x, folder=tmp_path, **settings).values()
+    assert fit.covariances.shape == (2, 2, 2)
+    assert fit.covariances.allclose(fit.covariances.mT)
 
 
 def test_a_reordered_fit_is_the_same_mixture(fits):

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_dgm.infer.nuts import nuts
+from pyro_dgm.infer.no_u_turn import nuts
 
 
 def model(x):

@@ -3,14 +3,15 @@
 """Expectation maximisation: infer what is hidden, then fit the parameters as if it had been seen, and repeat."""
 
 import copy
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from pyro_dgm.infer.em_history import EMHistory
-
-Statistics = dict[str, Tensor]
+from pyro_dgm.infer.one_process import require_one_process
+from pyro_dgm.infer.sweeps import Statistics, add, in_chunks, require_finite, sweep_until
 
 
 @runtime_checkable
@@ -52,7 +53,8 @@ class EM:
 
     .. math:: s_t = (1 - \rho_t)\, s_{t-1} + \rho_t\, \bar s(\text{batch}), \qquad \rho_t = (t + t_0)^{-\kappa}
 
-    (the first batch has nothing to forget: its weight is 1).
+    (the first batch has nothing to forget: its weight is 1). Online, each batch is looked at for NaN before it is let
+    in, for which the host waits for the device, and ``history`` stays empty: there is no sweep with fixed parameters.
 
     Args:
         model: An `nn.Module` with the methods of `ClosedForm`, already at its start: call ``model.start(x)``.
@@ -64,7 +66,8 @@ class EM:
 
     Raises:
         ValueError: If the model is no `ClosedForm`, a setting is out of its range, ``online`` comes with a prior but
-            without ``size``, there are several processes, or an epoch ends without data.
+            without ``size``, there are several processes, an epoch ends without data, or the log-likelihood is not
+            finite: the parameters are as they were, then, and the sweep's statistics (online: the batch's) forgotten.
 
     Source: Dempster, Laird & Rubin (JRSS B 1977), section 2; online: Cappe & Moulines (JRSS B 2009), arXiv:0712.4273,
     eq. 9 and 10, and Liang & Klein (NAACL 2009), section 3.
@@ -93,15 +96,15 @@ class EM:
         if not isinstance(model, ClosedForm):
             raise ValueError(
                 f"EM got {type(model).__name__}, which has no closed form: it needs start, statistics, maximize and "
-                f"log_prior (see ClosedForm). For other Pyro programs use EnumeratedEM or ELBO."
+                f"log_prior (see ClosedForm). For Bayesian models with conjugate priors, as BayesianMixture, use "
+                f"CoordinateAscent; for other Pyro programs EnumeratedEM or ELBO."
             )
         for name, value in (("hold", hold), ("size", size), ("chunk_size", chunk_size)):
             if value is not None and value < 1:
                 raise ValueError(f"EM got {name}={value}: it must be at least 1.")
         if online is not None:
             self._check_online(online, size, model)
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-            raise ValueError("EM runs in one process, and there are more: each would see its share of the data only.")
+        require_one_process("EM")
         self.model: ClosedForm = model
         self.module: nn.Module = model
         self.online, self.hold, self.size, self.chunk_size = online, hold, size, chunk_size
@@ -135,23 +138,16 @@ class EM:
         Returns:
             ``loss``: the batch's mean of -log p(x) in nats, by the parameters before the step.
         """
-        found = self._expect(batch)
+        found = in_chunks(self.model.statistics, batch, chunk_size=self.chunk_size, who="EM")
         loss = -found["log_likelihood"] / found["count"]
+        if self.online is not None:
+            self._finite(found["log_likelihood"])
         self.batches += 1
         if self.online is None:
-            self.statistics = _add(self.statistics, found)
+            self.statistics = add(self.statistics, found)
         else:
             self._follow({name: value / found["count"] for name, value in found.items()}, len(batch))
         return {"loss": loss}
-
-    def _expect(self, batch: Tensor) -> Statistics:
-        """Sum the statistics of a batch, chunk by chunk."""
-        if len(batch) == 0:
-            raise ValueError("EM got an empty batch: it needs at least one datum.")
-        found: Statistics | None = None
-        for chunk in batch.split(self.chunk_size or len(batch)):
-            found = _add(found, self.model.statistics(chunk))
-        return found or {}
 
     def _follow(self, mean: Statistics, size: int) -> None:
         """Move the statistics per datum towards a batch's, and maximise."""
@@ -173,14 +169,25 @@ class EM:
         """Note the objective of the parameters that the statistics belong to, and give it, in nats per datum."""
         found = self._complete()
         objective = (found["log_likelihood"] + self.model.log_prior().detach()) / found["count"]
-        self.history.objectives.append(float(objective))
+        self.history.objectives.append(self._finite(objective))
         return self.history.objectives[-1]
 
     def maximize(self) -> None:
         """Make the M-step and forget the statistics."""
+        found = self._complete()
+        self._finite(found["log_likelihood"])
         with torch.no_grad():
-            self.model.maximize(self._complete())
+            self.model.maximize(found)
         self.statistics = None
+
+    def _finite(self, value: Tensor) -> float:
+        updates = len(self.history.objectives) if self.online is None else self.batches
+        try:
+            return require_finite(value, who="EM", model=self.model, updates=updates)
+        except ValueError:
+            if self.online is None:
+                self.statistics = None
+            raise
 
     def _complete(self) -> Statistics:
         if self.statistics is None:
@@ -204,10 +211,6 @@ class EM:
         self.history.objectives = list(state["objectives"])
 
 
-def _add(total: Statistics | None, found: Statistics) -> Statistics:
-    return found if total is None else {name: total[name] + found[name] for name in found}
-
-
 def em(
     model: nn.Module,
     x: Tensor,
@@ -226,6 +229,7 @@ def em(
         sweeps: At most so many M-steps from each start.
         tolerance: Stop when a sweep moves the objective by no more than this, in nats per datum, or by rounding.
         restarts: How many starts, by seeds ``seed``, ``seed + 1``, ...; the parameters of the highest objective win.
+            Starts that end in an error, e.g. in a singular covariance, are out, and -inf in the history.
         seed: Seed of the first start; None goes on from the parameters as they are.
         chunk_size: See `EM`.
 
@@ -233,7 +237,8 @@ def em(
         The history of the best start. Its last objective is that of the parameters as they are now.
 
     Raises:
-        ValueError: If the model is no `ClosedForm`, a number is out of its range, or the objective is not finite.
+        ValueError: If the model is no `ClosedForm`, a number is out of its range, or each start ends in an error, as
+            where the objective is not finite; the message is that of the first start.
 
     >>> from pyro_dgm.models import GaussianMixture
     >>> x = torch.cat([torch.randn(100, 1), torch.randn(100, 1) + 5])
@@ -246,33 +251,23 @@ def em(
             f"em got sweeps={sweeps}, tolerance={tolerance}, restarts={restarts}, seed={seed}: the first two must not "
             f"be negative, restarts at least 1, and more than one start needs a seed."
         )
-    best, finals, weights = EMHistory(), [], {}
+    best, finals, weights, errors = EMHistory(), [], {}, []
     for number in range(restarts):
         step = EM(model, chunk_size=chunk_size)
-        if seed is not None:
-            step.model.start(x, seed=seed + number)
-        history = _run(step, x, sweeps=sweeps, tolerance=tolerance)
+        try:
+            if seed is not None:
+                step.model.start(x, seed=seed + number)
+            history = sweep_until(step, x, update=step.maximize, sweeps=sweeps, tolerance=tolerance)
+        except ValueError as error:
+            errors.append(error)
+            finals.append(-math.inf)
+            continue
         finals.append(history.objectives[-1])
         if not best.objectives or finals[-1] > best.objectives[-1]:
             best, weights = history, copy.deepcopy(model.state_dict()) if restarts > 1 else {}
+    if not best.objectives:
+        raise errors[0]
     if restarts > 1:
         model.load_state_dict(weights)
     best.restarts = finals
     return best
-
-
-def _run(step: EM, x: Tensor, *, sweeps: int, tolerance: int | float) -> EMHistory:
-    """Sweep until nothing is gained, and end with an E-step, so that the last objective is of the last parameters."""
-    history = step.history
-    for number in range(sweeps + 1):
-        step(x)
-        if not abs(step.evaluate()) < float("inf"):
-            raise ValueError(
-                f"em reached an objective of {history.objectives[-1]} after {number} M-steps of "
-                f"{type(step.module).__name__}: are all data finite, and of a moderate scale? Standardised data are."
-            )
-        history.converged = history.settled(tolerance)
-        if history.converged or number == sweeps:
-            break
-        step.maximize()
-    return history

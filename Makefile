@@ -8,7 +8,7 @@ demo: setup ; $(BIN)/pyro-dgm reproduce digits --jobs 2
 test: setup ; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 lint: setup ; $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports
 bench: setup ; $(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[bench]' && $(BIN)/python -m benchmarks
-docs: setup ; $(BIN)/python tests/test_house.py && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 pyro_dgm
+docs: setup ; $(BIN)/python -m tests.test_house && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 pyro_dgm
 
 .venv/.ready: setup.cfg pyproject.toml constraints.txt
 	@if [ -e .venv/.begun ] && [ ! -e $@ ]; then rm -rf .venv; fi

@@ -13,6 +13,7 @@ BENCHMARKS = (
     "autoregressive_inversion",
     "potentials",
     "density_estimation",
+    "em",
     "eight_schools",
 )
 

@@ -65,7 +65,15 @@ from pyro_dgm.infer import (
     ReweightedWakeSleep,
     SiteWeights,
 )
-from pyro_dgm.models import VAE
+from pyro_dgm.models import (
+    PPCA,
+    VAE,
+    BernoulliMixture,
+    FactorAnalysis,
+    GaussianMixture,
+    GaussianMixturePrior,
+    KMeans,
+)
 from pyro_dgm.nn import (
     MLP,
     GatedConv2d,
@@ -278,6 +286,33 @@ MODELS: dict[str, Callable[[], VAE]] = {
     "VAE (gated)": partial(VAE, **{"levels": 2, **SMALL, "encoder": partial(GatedMLP, hidden=(16,))}),
     "VAE (logistic mixture)": partial(VAE, levels=17, likelihood=DiscretizedLogisticMixtureLikelihood, **SMALL),
     "VAE (mixture prior)": partial(VAE, levels=2, prior=NormalMixture, **SMALL),
+}
+
+# Linear factor models of vectors of 6 numbers, with 2 latent dimensions.
+FACTOR_MODELS: dict[str, Callable[[], FactorAnalysis | PPCA]] = {
+    "FactorAnalysis": partial(FactorAnalysis, dim=6, latent=2),
+    "PPCA": partial(PPCA, dim=6, latent=2),
+}
+
+# Mixtures with 3 components, of vectors of 2 numbers, or of 3 x 2 black-and-white pictures.
+COVARIANCES = ("full", "tied", "diagonal", "spherical")
+GAUSSIAN_MIXTURES: dict[str, Callable[[], GaussianMixture]] = {
+    **{
+        f"GaussianMixture ({kind})": partial(GaussianMixture, dim=2, components=3, covariance=kind, ridge=0)
+        for kind in COVARIANCES
+    },
+    **{
+        f"GaussianMixture ({kind}, prior)": partial(
+            GaussianMixture, dim=2, components=3, covariance=kind, prior=GaussianMixturePrior(concentration=2)
+        )
+        for kind in COVARIANCES
+    },
+}
+MIXTURES: dict[str, Callable[[], GaussianMixture | KMeans | BernoulliMixture]] = {
+    "BernoulliMixture": partial(BernoulliMixture, shape=(3, 2), components=3),
+    "BernoulliMixture (prior)": partial(BernoulliMixture, shape=(3, 2), components=3, prior=(2, 2)),
+    **GAUSSIAN_MIXTURES,
+    "KMeans": partial(KMeans, dim=2, components=3, variance=0.5),
 }
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The architecture, held by tests: arrows, sizes, names, first lines, families and the map in the README.
 
-``python tests/test_house.py`` writes the map anew.
+``python -m tests.test_house`` writes the map anew.
 """
 
 import ast
@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.families import FAMILIES, NOT_A_FAMILY
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pyro_dgm"
@@ -29,22 +31,6 @@ FORBIDDEN_WORDS = re.compile(r"\bT[O]DO\b|\bF[I]XME\b|\bX[X]X\b|\bH[A]CK\b|docte
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/-])/(?:home|root|tmp|work|mnt|Users)/|\b[A-Z]:\\\\")
 
 LONG_FILES = {"tests/cases.py": "the list of every family"}  # longer than 300 lines, and why; three at most
-
-# The dicts of tests/cases.py in which each member of a family stands.
-FAMILIES = {
-    "nn": ["LAYERS", "NETS"],
-    "transforms": ["TRANSFORMS"],
-    "distributions": ["DISTRIBUTIONS", "POSTERIORS", "PRIORS", "LIKELIHOODS"],
-    "infer": ["BOUNDS", "KL_CONTROLS"],
-    "models": ["MODELS"],
-    "data": ["DATASETS", "DATASETS_OF_FILES"],
-}
-NOT_A_FAMILY = {  # public classes of these rooms that are not members of a family, each with the reason
-    **dict.fromkeys("Bound Dataset FlowTransform Head KLControl LevelDistribution Likelihood Net".split(), "a base"),
-    **dict.fromkeys(("Batches", "Description", "Split"), "what a data set is made of"),
-    **dict.fromkeys("ConvergenceError GradientStep LogWeights Objective".split(), "what stands beside a family"),
-    **dict.fromkeys("AutoFlow FlowModel HierarchicalVAE Potential Unnormalized".split(), "the only one of its kind"),
-}
 
 # Too slow for those who want a model or a bound only.
 HEAVY = {"lightning", "matplotlib", "pooch", "scipy", "sklearn", "tensorboard", "jsonargparse", "rich"}
@@ -152,9 +138,9 @@ def test_tests_mirror_the_rooms() -> None:
 def test_the_door_of_a_room(room: str) -> None:
     path = PACKAGE / room / "__init__.py"
     names = public_names(room)
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, f"{name_of(path)} has more than 60 lines"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 80, f"{name_of(path)} has more than 80 lines"
     assert names == sorted(names), f"sort __all__ of {name_of(path)}: {sorted(names)}"
-    assert len(names) <= 35, f"{name_of(path)} has {len(names)} names: 35 are what a reader can scan; split the room"
+    assert len(names) <= 40, f"{name_of(path)} has {len(names)} names: 40 are what a reader can scan; split the room"
     other = [
         ast.unparse(node)
         for node in tree_of(path).body[1:]
@@ -292,7 +278,7 @@ def test_import_is_light() -> None:
 
 def test_the_map_is_the_tree() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text == readme_with_the_map(text), "the map in README.md is old: run `python tests/test_house.py`"
+    assert text == readme_with_the_map(text), "the map in README.md is old: run `python -m tests.test_house`"
 
 
 if __name__ == "__main__":

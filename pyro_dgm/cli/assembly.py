@@ -14,6 +14,7 @@ from pyro_dgm.cli.errors import UsageError
 from pyro_dgm.cli.run_folder import RunFolder
 from pyro_dgm.data import Dataset
 from pyro_dgm.infer import Objective
+from pyro_dgm.infer.coordinate import ConjugateForm
 from pyro_dgm.train import load_weights
 
 
@@ -40,7 +41,7 @@ def assemble(config: Namespace, *, device: torch.device | None = None) -> Assemb
         device: Where to; None leaves everything on the CPU.
 
     Raises:
-        UsageError: If the model is not a Pyro model with a guide.
+        UsageError: If the model is not a Pyro model with a guide, or is one with a posterior over its parameters.
         ValueError: What a constructor refuses.
     """
     pyro.set_rng_seed(config.seed)  # a command owns its process; no import ever does this
@@ -50,6 +51,12 @@ def assemble(config: Namespace, *, device: torch.device | None = None) -> Assemb
         raise UsageError(
             f"--model {config.model.class_path}: it has no method {' and no '.join(missing)}. A model is a PyroModule "
             f"with model(x=None, *, size=1) and guide(x); pyro_dgm.models.VAE is one."
+        )
+    if isinstance(parts.model, ConjugateForm):
+        raise UsageError(
+            f"--model {config.model.class_path}: it has a posterior over its parameters, which all data share, so "
+            f"there is no bound per datum for `fit`. In Python pyro_dgm.infer.CoordinateAscent fits it; for a mixture "
+            f"of normals so does `pyro-dgm compare gmm --methods mean_field`."
         )
     device = device or torch.device("cpu")
     program = parts.model.to(device)

@@ -4,14 +4,17 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from pyro import poutine
+from torch import Tensor
 
 from pyro_dgm import plots
 from pyro_dgm.cli.measure import Program
 from pyro_dgm.data import Dataset, Split
-from pyro_dgm.evaluate import active_units, dream, elbo_terms, embed, random_subset, reconstruct, traverse
+from pyro_dgm.evaluate import active_units, decode, dream, elbo_terms, embed, random_subset, reconstruct, traverse
 from pyro_dgm.train import History
 
 SAMPLES, SHOWN, WALKS, POINTS = 64, 20, 10, 1000
@@ -34,13 +37,18 @@ def draw_all(program: Program, data: Dataset, folder: Path, history: History, *,
     folder.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Callable[[], Figure]] = {"learning_curve": lambda: _curve(history, warmup_end)}
     has_latent = bool(elbo_terms(program.model, program.guide, data.test.x[:1]).kl)
+    found = active_units(program.model, program.guide, _some(data, POINTS).x) if has_latent else None
+    variances = found.variances if found else {}
     if is_image(data.description.shape) and (levels := data.description.levels) is not None:
         pictures["samples"] = lambda: samples_sheet(program, levels)
         if has_latent:
             pictures["reconstructions"] = lambda: _reconstructions(program, data, levels)
-            pictures["traversal"] = lambda: _traversal(program, data, levels)
-    if has_latent and data.test.labels is not None:
-        pictures["latent"] = lambda: _latent(program, data)
+        if variances:
+            pictures["traversal"] = lambda: _traversal(program, data, levels, variances)
+        if found and found.labels:
+            pictures["components"] = lambda: _components(program, data, levels, site=found.labels[0])
+    if variances and data.test.labels is not None:
+        pictures["latent"] = lambda: _latent(program, data, site=next(iter(variances)))
     return list(_drawn(pictures, folder))
 
 
@@ -81,18 +89,25 @@ def _reconstructions(program: Program, data: Dataset, levels: int) -> Figure:
     return plots.reconstructions(x, reconstruct(program.model, program.guide, x), levels=levels)
 
 
-def _traversal(program: Program, data: Dataset, levels: int) -> Figure:
+def _traversal(program: Program, data: Dataset, levels: int, variances: dict[str, Tensor]) -> Figure:
     """Walk from one test image's code along the coordinates that vary most over the data."""
-    some = _some(data, POINTS).x
-    site, variances = next(iter(active_units(program.model, program.guide, some).variances.items()))
-    dims = sorted(variances.argsort(descending=True)[:WALKS].tolist())
-    z = embed(program.guide, some[:1], site=site)[0].flatten()
+    site, varying = next(iter(variances.items()))
+    dims = sorted(varying.argsort(descending=True)[:WALKS].tolist())
+    z = embed(program.guide, _some(data, POINTS).x[:1], site=site)[0].flatten()
     grid = traverse(program.model, z, dims=dims, latent=site)
     names = [f"$z_{{{dim + 1}}}$" for dim in dims]
     return plots.traversal(grid, levels=levels, values=(-3, -2, -1, 0, 1, 2, 3), names=names)
 
 
-def _latent(program: Program, data: Dataset) -> Figure:
+def _components(program: Program, data: Dataset, levels: int, *, site: str) -> Figure:
+    """Show the mean image of each category of a label."""
+    with torch.no_grad():
+        distribution: Any = poutine.trace(program.guide).get_trace(data.test.x[:1]).nodes[site]["fn"]
+    labels = distribution.enumerate_support(expand=False).flatten()
+    title = f"Components, the means of p(x | {site})"
+    return plots.samples(decode(program.model, labels[:SAMPLES], latent=site), levels=levels, title=title)
+
+
+def _latent(program: Program, data: Dataset, *, site: str) -> Figure:
     some = _some(data, POINTS)
-    site = next(iter(active_units(program.model, program.guide, some.x).variances))
     return plots.latent_scatter(embed(program.guide, some.x, site=site).flatten(1), some.labels)

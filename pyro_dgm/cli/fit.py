@@ -14,6 +14,7 @@ HELP = """usage: pyro-dgm fit --data DATA [options]
 
 Train a model and write a run folder: config.yaml (resolved), metrics.csv and TensorBoard events,
 checkpoints/, figures/, results.json. Ctrl-C saves, and --resume continues to the bit.
+A model that has start(x, *, seed), as mixtures have, starts from the training data.
 
 a class is a short name (`pyro-dgm list`) or the import path of your own (my_package.MyVAE);
 defaults are in brackets:

@@ -5,8 +5,10 @@
 Nothing is registered: the lists are the rooms' public classes, sorted by what they inherit from.
 """
 
+import inspect
 import shutil
 from collections.abc import Callable, Sequence
+from typing import get_type_hints
 
 from pyro_dgm.cli.describe import first_line
 from pyro_dgm.cli.errors import UsageError, nearest
@@ -17,7 +19,7 @@ HELP = """usage: pyro-dgm list [KIND]
 
 Name what there is of a KIND (models, data, nets, flows, priors, posteriors, likelihoods, bounds,
 controls, recipes), or of all kinds. Any class of your own goes in by its import path
-(--model my_package.MyVAE) and needs no entry here.
+(--model my_package.MyVAE) and needs no entry here. Models are those that `fit` takes.
 
 example:
   pyro-dgm list priors
@@ -44,7 +46,25 @@ def run(args: Sequence[str]) -> int:
 
 
 def _models() -> dict[str, str]:
-    return _lines(members(("pyro_dgm.models",)))
+    from torch import nn
+
+    return _lines({key: cls for key, cls in _subclasses("pyro_dgm.models", nn.Module).items() if _fits(cls)})
+
+
+def _fits(model: type) -> bool:
+    """Whether `fit` takes a class: a model and its guide, with local variables only, and not made of another model."""
+    from pyro_dgm.cli.specs import signature
+
+    if not _is_pair(model) or hasattr(model, "coordinate_statistics"):
+        return False
+    hints = get_type_hints(model.__init__)  # type: ignore[misc]
+    needed = (hints.get(name) for name, part in signature(model).items() if part.default is part.empty)
+    return not any(_is_pair(hint) for hint in needed)
+
+
+def _is_pair(thing: object) -> bool:
+    programs = [getattr(thing, name, None) for name in ("model", "guide")]
+    return all(callable(program) and "x" in inspect.signature(program).parameters for program in programs)
 
 
 def _data() -> dict[str, str]:

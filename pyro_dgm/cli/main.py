@@ -13,6 +13,7 @@ from pyro_dgm.cli.errors import UsageError, is_mistake, nearest, wants_traceback
 VERBS = {
     "fit": "train a model on data; writes a run folder",
     "evaluate": "measure a run: NLL by importance sampling, -ELBO, bits/dim, active units, and more",
+    "compare": "EM, gradients, amortised, mean-field, NUTS, k-means on one mixture: one table",
     "sample": "let a run dream: a picture and the numbers behind it",
     "reproduce": "run a recipe: published numbers beside measured ones",
     "list": "models, data, nets, flows, priors, posteriors, likelihoods, bounds, controls, recipes",

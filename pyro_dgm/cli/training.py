@@ -3,6 +3,7 @@
 """Train what a configuration describes, then say and draw how it went."""
 
 import csv
+import inspect
 import sys
 import time
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
     )
     assembly = assemble(config, device=fabric.device)
     parts, data = assembly.parts, assembly.data
+    started = not resume and start(assembly.program, data, seed=config.seed)  # of all data, alike in each process
     if fabric.world_size > 1:
         data.train = Split(shard(fabric, data.train.x))
     if fabric.global_rank == 0:
@@ -64,6 +66,8 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
             f"data:  {data.description}\nmodel: {config.model.class_path}, {_count(assembly.program):,} parameters",
             file=sys.stderr,
         )
+        if started:
+            print(f"start: {type(assembly.program).__name__}.start(training data, seed={config.seed})", file=sys.stderr)
     program = assembly.program
     step = gradient_step(
         program.model,
@@ -84,6 +88,25 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
     )
     load_weights(folder.path, step.module)
     return Trained(assembly, history, fabric.global_rank == 0)
+
+
+def start(program: nn.Module, data: Dataset, *, seed: int) -> bool:
+    """Have a model start from the training data, if it has a method ``start(x, *, seed)`` for that.
+
+    Args:
+        program: The model.
+        data: On its device; what is binarised anew in every epoch is binarised once for the start.
+        seed: Seed of the start.
+
+    Returns:
+        Whether it has such a method.
+    """
+    begin = getattr(program, "start", None)
+    if not callable(begin) or not {"x", "seed"} <= inspect.signature(begin).parameters.keys():
+        return False
+    anew = data.description.binarization == "dynamic"
+    begin(next(iter(data.batches(batch_size=len(data.train), seed=seed))) if anew else data.train.x, seed=seed)
+    return True
 
 
 @contextmanager

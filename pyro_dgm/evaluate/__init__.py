@@ -19,6 +19,7 @@ from pyro_dgm.evaluate.embed import embed
 from pyro_dgm.evaluate.estimate import Estimate
 from pyro_dgm.evaluate.gap_split import GapSplit, gap_split
 from pyro_dgm.evaluate.log_likelihood import log_likelihood
+from pyro_dgm.evaluate.matching import match_components
 from pyro_dgm.evaluate.pareto import pareto_k, psis
 from pyro_dgm.evaluate.random_subset import random_subset
 from pyro_dgm.evaluate.reconstruct import reconstruct
@@ -51,6 +52,7 @@ __all__ = [
     "gap_split",
     "judge",
     "log_likelihood",
+    "match_components",
     "pareto_k",
     "psis",
     "random_subset",

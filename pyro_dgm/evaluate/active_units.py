@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_dgm.evaluate.frozen import frozen
-from pyro_dgm.evaluate.posterior_means import posterior_means
+from pyro_dgm.evaluate.posterior_means import is_label, posterior_means
 from pyro_dgm.evaluate.random_subset import random_subset
 from pyro_dgm.infer.particles import sample_sites
 
@@ -25,12 +25,14 @@ class ActiveUnits:
         threshold: A unit is active if its variance exceeds this.
         num_data: Over how many data.
         noun: What one datum is called: ``"image"`` or ``"datum"``.
+        labels: The sites that have no units, for their values are numbers of categories (a mixture's components).
     """
 
     variances: dict[str, Tensor]
     threshold: float | int
     num_data: int
     noun: str = "datum"
+    labels: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -40,16 +42,19 @@ class ActiveUnits:
     def as_dict(self) -> dict[str, Any]:
         """List the summary for a JSON file."""
         sizes = {site: variance.numel() for site, variance in self.variances.items()}
-        return {"counts": self.counts, "units": sizes, "threshold": self.threshold, "num_data": self.num_data}
+        found = {"counts": self.counts, "units": sizes, "threshold": self.threshold, "num_data": self.num_data}
+        return {**found, "labels": list(self.labels)} if self.labels else found
 
     def __str__(self) -> str:
         """Print one line for each site, as in ``active units of z: 19 of 50 (Var > 0.01, 500 images)``."""
         noun = {"datum": "data"}.get(self.noun, f"{self.noun}s")
-        return "\n".join(
+        lines = [
             f"active units of {site}: {count} of {self.variances[site].numel()} "
             f"(Var > {self.threshold:g}, {self.num_data} {noun})"
             for site, count in self.counts.items()
-        )
+        ]
+        none = [f"active units of {site}: none to count, for it is the number of a category" for site in self.labels]
+        return "\n".join([*lines, *none])
 
 
 def active_units(
@@ -67,7 +72,8 @@ def active_units(
 
     .. math:: A_u = \mathrm{Var}_x\big( \mathbb{E}_{q(u \mid x)}[u] \big) > 0.01
 
-    A site that depends on another latent site gets one sample of it, as in the paper.
+    A site that depends on another latent site gets one sample of it, as in the paper. A site whose values are numbers
+    of categories (`pyro.distributions.Categorical`) has no mean, so no units; one-hot vectors have both.
 
     Args:
         model: A Pyro program with a data plate; it says which sites of the guide are latent variables.
@@ -95,17 +101,19 @@ def active_units(
     with frozen(model, guide, seed=seed, device=x.device):
         batches = [x[part.to(x.device)] for part in index.split(batch_size)]
         latent = _latent_sites(model, batches[0][:1])
-        means = [posterior_means(guide, batch, num_samples=num_samples) for batch in batches]
-    if latent.isdisjoint(means[0]):
+        means = [posterior_means(guide, batch, num_samples=num_samples, skip_labels=True) for batch in batches]
+        sites = sample_sites(poutine.trace(guide).get_trace(batches[0][:1]))
+    if latent.isdisjoint(sites):
         raise ValueError(
-            f"The model has the latent sites {sorted(latent)} and the guide has {sorted(means[0])}: none is in both."
+            f"The model has the latent sites {sorted(latent)} and the guide has {sorted(sites)}: none is in both."
         )
     variances = {
         site: torch.cat([part[site].double().cpu() for part in means]).reshape(len(index), -1).var(0)
         for site in means[0]
         if site in latent
     }
-    return ActiveUnits(variances, threshold, len(index), "image" if x.dim() >= 3 else "datum")
+    labels = tuple(name for name, site in sites.items() if name in latent and is_label(site["fn"]))
+    return ActiveUnits(variances, threshold, len(index), "image" if x.dim() >= 3 else "datum", labels)
 
 
 def _latent_sites(model: Callable[..., Any], x: Tensor) -> set[str]:

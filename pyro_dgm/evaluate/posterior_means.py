@@ -5,19 +5,24 @@
 from collections.abc import Callable
 from typing import Any
 
+import pyro.distributions as dist
+import torch
 from pyro import poutine
 from torch import Tensor
 
 from pyro_dgm.infer.particles import sample_sites
 
 
-def posterior_means(guide: Callable[..., Any], x: Tensor, *, num_samples: int) -> dict[str, Tensor]:
+def posterior_means(
+    guide: Callable[..., Any], x: Tensor, *, num_samples: int, skip_labels: bool = False
+) -> dict[str, Tensor]:
     r"""Give :math:`\mathbb{E}_q[z_s \mid x, \mathrm{pa}(z_s)]` for each site s, its parents being one sample.
 
     Args:
         guide: A guide with a data plate.
         x: Data of shape ``(B, *event)``.
         num_samples: Samples that estimate a mean without a closed form (a flow's).
+        skip_labels: Leave out the sites of `is_label`, which have no mean; otherwise they are refused.
 
     Returns:
         For each site of the guide its mean, shape ``(B, *latent)``, on the device of x.
@@ -29,6 +34,8 @@ def posterior_means(guide: Callable[..., Any], x: Tensor, *, num_samples: int) -
         raise ValueError(f"num_samples={num_samples} was given: at least 1 is needed.")
     means = {}
     for name, site in sample_sites(poutine.trace(guide).get_trace(x)).items():
+        if skip_labels and is_label(site["fn"]):
+            continue
         mean = _mean(site["fn"], num_samples)
         if mean.dim() < 1 or len(mean) != len(x):
             raise ValueError(
@@ -42,6 +49,19 @@ def posterior_means(guide: Callable[..., Any], x: Tensor, *, num_samples: int) -
             )
         means[name] = mean
     return means
+
+
+def is_label(distribution: Any) -> bool:
+    """Tell whether values are numbers of categories, as a mixture's components: their order means nothing.
+
+    >>> is_label(dist.Categorical(torch.ones(2, 3)).to_event(1)), is_label(dist.OneHotCategorical(torch.ones(3)))
+    (True, False)
+    """
+    while isinstance(
+        distribution, (torch.distributions.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+    ):
+        distribution = distribution.base_dist
+    return isinstance(distribution, torch.distributions.Categorical)
 
 
 def _mean(distribution: Any, num_samples: int) -> Tensor:

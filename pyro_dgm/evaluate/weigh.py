@@ -13,8 +13,8 @@ from pyro_dgm.evaluate.frozen import frozen
 from pyro_dgm.evaluate.random_subset import random_subset
 from pyro_dgm.infer.log_weights import LogWeights, log_weights
 
-# Elements of the largest tensor of a chunk: 16 MiB in float32, which is 5000 particles for dense networks on an image of
-# 28 x 28. Smaller chunks ask programs to run more often, larger ones leave the cache.
+# Elements of the largest tensor of a chunk: 16 MiB in float32, which is 5000 particles for dense networks on an image
+# of 28 x 28. Smaller chunks ask programs to run more often, larger ones leave the cache.
 MAX_ELEMENTS = 2**22
 
 # Data whose guide runs at once.

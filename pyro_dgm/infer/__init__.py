@@ -6,7 +6,12 @@ from pyro_dgm.infer.auto_flow import AutoFlow
 from pyro_dgm.infer.bound import Bound
 from pyro_dgm.infer.bounds import ciwae, cubo, elbo, iwae, miwae, renyi
 from pyro_dgm.infer.capacity import Capacity
+from pyro_dgm.infer.coordinate import CoordinateAscent, coordinate_ascent
+from pyro_dgm.infer.data_set_objective import DataSetObjective
 from pyro_dgm.infer.divergence_bounds import CUBO, Renyi
+from pyro_dgm.infer.enumerated_em import EnumeratedEM
+from pyro_dgm.infer.enumerated_objective import EnumeratedObjective
+from pyro_dgm.infer.expectation_maximization import EM, em
 from pyro_dgm.infer.free_bits import FreeBits
 from pyro_dgm.infer.gradient_step import GradientStep
 from pyro_dgm.infer.kl_balance import KLBalance
@@ -14,6 +19,8 @@ from pyro_dgm.infer.kl_control import KLControl
 from pyro_dgm.infer.kl_terms import kl_terms
 from pyro_dgm.infer.local_parameters import local_parameters
 from pyro_dgm.infer.log_weights import LogWeights, log_weights
+from pyro_dgm.infer.mean_field import MeanField
+from pyro_dgm.infer.no_u_turn import nuts
 from pyro_dgm.infer.objective import Objective
 from pyro_dgm.infer.objectives import ELBO, IWAE
 from pyro_dgm.infer.partial import observed
@@ -27,7 +34,12 @@ __all__ = [
     "CIWAE",
     "CUBO",
     "Capacity",
+    "CoordinateAscent",
+    "DataSetObjective",
     "ELBO",
+    "EM",
+    "EnumeratedEM",
+    "EnumeratedObjective",
     "FreeBits",
     "GradientStep",
     "IWAE",
@@ -35,19 +47,23 @@ __all__ = [
     "KLControl",
     "LogWeights",
     "MIWAE",
+    "MeanField",
     "Objective",
     "PIWAE",
     "Renyi",
     "ReweightedWakeSleep",
     "SiteWeights",
     "ciwae",
+    "coordinate_ascent",
     "cubo",
     "elbo",
+    "em",
     "iwae",
     "kl_terms",
     "local_parameters",
     "log_weights",
     "miwae",
+    "nuts",
     "observed",
     "renyi",
 ]

@@ -27,7 +27,7 @@ def test_help_fits_a_screen_and_shows_an_example(verb, say):
     assert "pyro-dgm" in out.partition("example")[2]
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "sample", "reproduce"])
+@pytest.mark.parametrize("verb", ["compare", "evaluate", "sample", "reproduce"])
 def test_help_names_exactly_the_options_that_there_are(verb):
     module = importlib.import_module(f"pyro_dgm.cli.{verb}")
     named = set(re.findall(r"--(\w+)", module.HELP.partition("example")[0]))

@@ -28,6 +28,11 @@ def test_a_list_names_what_there_is(kind, some):
     assert all(found.values()), "each has a line that says what it is"
 
 
+def test_the_models_are_those_that_fit_takes():
+    mixtures, linear = {"BernoulliMixture", "GaussianMixture", "KMeans"}, {"FactorAnalysis", "PPCA"}
+    assert KINDS["models"]().keys() == {"VAE", "HierarchicalVAE", "FlowModel", *mixtures, *linear}
+
+
 def test_nothing_is_in_two_lists():
     names = [name for kind in KINDS.values() for name in kind()]
     assert len(names) == len(set(names))

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_dgm.evaluate import active_units
+from pyro_dgm.evaluate import active_units, embed
 from tests.evaluate.stories import Story, digits
 
 
@@ -80,10 +80,39 @@ def test_refusals():
         active_units(Story().model, lambda x: pyro.sample("a", dist.Normal(torch.zeros(len(x)), 1.0)), digits(3)[0])
 
 
-def test_a_mean_that_is_not_a_number_is_refused():
+def test_the_number_of_a_category_has_no_units_and_no_place_in_a_latent_space():
     def categorical(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Categorical(torch.ones(len(x), 3)))
 
+    found = active_units(model, categorical, data())
+    assert (found.counts, found.labels) == ({}, ("z",))
+    assert str(found) == "active units of z: none to count, for it is the number of a category"
+    assert found.as_dict()["labels"] == ["z"]
     with pytest.raises(ValueError, match="OneHotCategorical"):
-        active_units(model, categorical, data())
+        embed(categorical, data())
+
+
+def test_other_sites_are_counted_beside_a_category():
+    def story(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(torch.ones(3)))
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    def both(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(torch.ones(3)).mask(True))
+            loc = torch.stack([torch.arange(float(len(x))), torch.zeros(len(x))], -1)
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    found = active_units(story, both, data())
+    assert (found.counts, found.labels) == ({"z": 1}, ("y",))
+
+
+def test_a_mean_that_is_not_a_number_is_refused():
+    def broken(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.full((len(x),), torch.nan), 1.0, validate_args=False))
+
+    with pyro.validation_enabled(False), pytest.raises(ValueError, match="posterior mean that is NaN"):
+        active_units(model, broken, data())

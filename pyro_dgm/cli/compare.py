@@ -23,8 +23,9 @@ counted in the cost), and print one table: objective, held-out log p(x), distanc
 agreement of the assignments with EM's, cost. Says on stderr when a method begins and ends. Writes
 table.md, table.json, curves.png, ellipses.png and a run folder for each method.
 
-MODEL is `gmm`, a mixture of normals with full covariances. Data are standardised and projected
-on their first principal components. METHODS (default: all) are
+MODEL is `gmm`, a mixture of normals with full covariances. Data are centred, scaled (images by one
+scale for all pixels, tables column by column) and projected on their first principal components.
+METHODS (default: all) are
   em          expectation maximisation             svi        log p(x) by gradients (TraceEnum_ELBO)
   amortised   ELBO by gradients, q(z | x) a net    mean_field coordinate ascent, Bayesian mixture
   nuts        draws from its posterior             k_means    the limit of small, equal spheres

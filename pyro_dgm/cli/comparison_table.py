@@ -45,6 +45,7 @@ class Row:
         sweeps: Passes through the data.
         seconds: Its own seconds.
         note: What else is to be said.
+        few: Components that hold fewer than 2 data, by number, and how many each holds (sum of responsibilities).
     """
 
     method: str
@@ -60,6 +61,7 @@ class Row:
     sweeps: int | float
     seconds: float
     note: str
+    few: dict[int, float]
 
     @property
     def cells(self) -> list[str]:
@@ -106,6 +108,10 @@ class ComparisonTable:
     def footnotes(self) -> list[str]:
         """What is to be said of the columns, and of single rows."""
         own = [f"{row.method}: {row.note}." for row in self.rows if row.note]
+        for row in self.rows:
+            if row.few:
+                held = ", ".join(f"component {k} holds {count:.1f} data" for k, count in row.few.items())
+                own.append(f"{row.method}: {held}.")
         return ["Nats per datum, of the coordinates as they were fitted; higher is better.", *NOTES, *own]
 
     def print(self, console: Console) -> None:
@@ -130,6 +136,7 @@ class ComparisonTable:
 
 
 def _row(fit: MixtureFit, reference: MixtureFit, labels: Tensor | None) -> Row:
+    held = fit.responsibilities.double().sum(0).tolist()
     held_out = Estimate("NLL", -fit.held_out.double().cpu(), method="exact", density=True)
     return Row(
         method=fit.method,
@@ -145,6 +152,7 @@ def _row(fit: MixtureFit, reference: MixtureFit, labels: Tensor | None) -> Row:
         sweeps=fit.curve.sweeps[-1],
         seconds=fit.curve.seconds[-1],
         note=fit.note,
+        few={k: count for k, count in enumerate(held) if count < 2},
     )
 
 

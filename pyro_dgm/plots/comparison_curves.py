@@ -18,8 +18,10 @@ def comparison_curves(
 ) -> Figure:
     """Draw each method's objective twice, higher is better, on logarithmic axes, as methods differ by orders.
 
-    A method of a single point is drawn as that point. The range of the vertical axis leaves the first tenth of each
-    curve out, which would press everything else flat.
+    A method of a single point is drawn as that point. Against seconds a curve begins at its first point after zero, for
+    which a logarithm has no place; against sweeps, too, if that point is further than two, for a straight line across
+    orders says nothing. The range of the vertical axis leaves the first tenth of each curve out, which would press
+    everything else flat.
 
     Args:
         curves: By name: sweeps, seconds and objectives, three sequences of one length.
@@ -45,18 +47,21 @@ def comparison_curves(
             raise ValueError(f"comparison_curves got a number of {name!r} that is not finite.")
     if not columns:
         raise ValueError("comparison_curves got no curves: there is nothing to draw.")
-    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    figure = Figure(figsize=(10.5, 4.0), layout="constrained")
     figure.suptitle(title)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for number, (name, (sweeps, seconds, nats)) in enumerate(columns.items()):
         color, marker = TEN[number % len(TEN)], "o" if len(nats) == 1 else ""
-        left.plot(sweeps, nats, color=color, linewidth=1.8, marker=marker, label=name)
-        right.plot(np.maximum(seconds, 1e-4), nats, color=color, linewidth=1.8, marker=marker)
+        first = 1 if len(sweeps) > 1 and sweeps[0] == 0 and sweeps[1] > 2 else 0
+        left.plot(sweeps[first:], nats[first:], color=color, linewidth=1.8, marker=marker, label=name)
+        some = seconds > 0
+        marker = "o" if some.sum() == 1 else ""
+        right.plot(seconds[some], nats[some], color=color, linewidth=1.8, marker=marker)
     left.set_xscale("symlog", linthresh=1)  # it has room for zero
     right.set_xscale("log")
     for axes, label in ((left, "sweeps through the data"), (right, "seconds")):
         _finish(axes, label, unit, [parts[2] for parts in columns.values()])
-    left.legend(frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 

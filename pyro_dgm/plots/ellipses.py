@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What several mixtures of normal distributions make of the same data: small multiples with ellipses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ from matplotlib.patches import Ellipse
 from torch import Tensor
 
 from pyro_dgm.plots.palette import EXACT, TEN
+
+COLOURS = tuple(colour for colour in TEN if colour not in ("#94a4a2", "#717581"))  # points are grey
+STYLES: tuple[Literal["solid", "dashed", "dotted"], ...] = ("solid", "dashed", "dotted")
 
 Array = npt.NDArray[np.float64]
 Parts = tuple[Tensor, Tensor, Tensor]
@@ -28,15 +32,17 @@ def ellipses(
 ) -> Figure:
     """Draw each mixture's components over the data, in the plane of the first two coordinates.
 
-    An ellipse holds the points within so many standard deviations of a component's marginal distribution. Component k
-    has the same colour in all panels (match the mixtures' order first); the fainter it is the less it weighs, and one
-    that weighs less than a twentieth of its fair share 1 / K is not drawn. All panels have one range, that of the data.
+    An ellipse holds the points within so many standard deviations of a component's marginal distribution. Points are
+    grey, and component k has the same colour in all panels (match the mixtures' order first); with labels, points have
+    the colours and ellipses are dark. The fainter an ellipse is the less it weighs, and one that weighs less than a
+    twentieth of its fair share 1 / K is not drawn. All panels have one range: the data's, and as much more as the
+    ellipses need, up to half of the data's range on each side.
 
     Args:
         x: Data, shape ``(N, D)`` with D at least 2.
         mixtures: By name: weights ``(K,)``, means ``(K, D)`` and covariances ``(K, D, D)``, or ``(K, 2, 2)``, those
             of the first two coordinates.
-        labels: Integer classes of the data, shape ``(N,)``, which then have colours (grey otherwise).
+        labels: Integer classes of the data, shape ``(N,)``, by which points are coloured.
         radius: How many standard deviations.
         columns: Panels in a row.
         title: What is shown.
@@ -65,20 +71,25 @@ def ellipses(
     figure = Figure(figsize=(3.4 * wide, 3.2 * high + 0.4), layout="constrained")
     figure.suptitle(title)
     points = _array(x[:, :2])
-    colours = "#bbbbbb" if labels is None else [TEN[int(label) % len(TEN)] for label in labels.tolist()]
+    colours = "#777777" if labels is None else [TEN[int(label) % len(TEN)] for label in labels.tolist()]
+    size = float(np.clip(6000 / len(points), 3, 12))
+    drawn = []
     for number, (name, parts) in enumerate(mixtures.items()):
         axes = figure.add_subplot(high, wide, number + 1)
-        across, up = points.T
-        axes.scatter(across, up, s=float(np.clip(3000 / len(points), 1, 12)), c=colours, alpha=0.35, linewidths=0)
-        axes.set(title=name, xlim=_range(points[:, 0]), ylim=_range(points[:, 1]))
+        axes.scatter(points[:, 0], points[:, 1], s=size, c=colours, alpha=0.6, linewidths=0)
+        axes.set(title=name)
         axes.spines[["top", "right"]].set_visible(False)
-        _draw(axes, name, parts, radius)
+        drawn.append(_draw(axes, name, parts, radius, palette=COLOURS if labels is None else (EXACT,)))
+    lowest, highest = _limits(points, np.concatenate(drawn))
+    for axes in figure.axes:
+        axes.set(xlim=(lowest[0], highest[0]), ylim=(lowest[1], highest[1]))
     return figure
 
 
-def _draw(axes: Axes, name: str, parts: Parts, radius: int | float) -> None:
+def _draw(axes: Axes, name: str, parts: Parts, radius: int | float, *, palette: Sequence[str]) -> Array:
+    """Draw the components; give two corners of the box around each one drawn, shape ``(2 K, 2)``."""
     weights, means, covariances = (_array(part) for part in parts)
-    count = len(weights)
+    count, corners = len(weights), [np.empty((0, 2))]
     if means.shape[:1] != (count,) or covariances.shape[:1] != (count,) or covariances.shape[1] < 2:
         raise ValueError(
             f"ellipses got of {name!r} weights, means and covariances of shapes {weights.shape}, {means.shape} and "
@@ -94,14 +105,22 @@ def _draw(axes: Axes, name: str, parts: Parts, radius: int | float) -> None:
         angle = float(np.degrees(np.arctan2(axes_of[1, 0], axes_of[0, 0])))
         seen = float(np.clip(0.25 + 0.75 * weight * count, 0.25, 1))
         oval = Ellipse((mean[0], mean[1]), width, height, angle=angle, facecolor="none", linewidth=1.8, alpha=seen)
-        oval.set_edgecolor(TEN[k % len(TEN)])
+        oval.set_edgecolor(palette[k % len(palette)])
+        oval.set_linestyle(STYLES[k // len(palette) % len(STYLES)] if len(palette) > 1 else "solid")
         axes.add_patch(oval)
         axes.plot(mean[0], mean[1], marker="+", markersize=6, color=EXACT, alpha=seen)
+        reach = radius * np.sqrt(np.diagonal(covariances[k])[:2])
+        corners.append(np.stack([mean[:2] - reach, mean[:2] + reach]))
+    return np.concatenate(corners)
 
 
-def _range(values: Array) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    margin = 0.05 * (high - low) or 1.0
+def _limits(points: Array, corners: Array) -> tuple[Array, Array]:
+    """The range of points and ellipses, of which no more than half of the points' range on each side counts."""
+    low, high = points.min(0), points.max(0)
+    most = 0.5 * np.where(high > low, high - low, 2.0)
+    lower, upper = (find(np.concatenate([points, corners]), 0) for find in (np.min, np.max))
+    low, high = np.maximum(lower, low - most), np.minimum(upper, high + most)
+    margin = 0.05 * np.where(high > low, high - low, 20.0)
     return low - margin, high + margin
 
 

@@ -41,7 +41,9 @@ def test_the_table_has_all_numbers(compared):
         assert row["sweeps"] == 3
         assert row["seconds"] > 0
     text = (compared / "table.md").read_text()
-    assert text.startswith("# Mixtures of 3 normals on Digits, 4 principal components of 1297 data\n")
+    assert text.startswith(
+        "# Mixtures of 3 normals on Digits, 4 principal components of 1297 data, pixels divided by one scale\n"
+    )
     assert "| em | " in text
     assert "to means of em" in text
 
@@ -68,6 +70,35 @@ def test_from_python_with_data_of_one_s_own(tmp_path):
     table = compare_gmm(unlabelled, folder=tmp_path / "other", dim=2, methods=["k_means"], components=2, sweeps=5)
     assert table.reference == "k_means"
     assert table.rows[0].labels is None
+
+
+def test_components_of_less_than_two_data_are_named(tmp_path):
+    x = torch.cat([torch.randn(80, 3, generator=torch.Generator().manual_seed(0)), torch.full((1, 3), 99.0)])
+    settings = {"methods": ["k_means"], "components": 2, "sweeps": 5}
+    table = compare_gmm(InMemory(x, levels=None, valid=x, test=x), folder=tmp_path, dim=2, **settings)
+    ((number, held),) = table.rows[0].few.items()
+    assert held == 1
+    assert table.title.endswith("2 principal components of 81 data, columns standardised")
+    assert table.footnotes[-1] == f"k_means: component {number} holds 1.0 data."
+    assert table.footnotes[-1] in (tmp_path / "table.md").read_text()
+
+
+def test_all_components_of_digits_hold_data(compared):
+    assert not any(row["few"] for row in json.loads((compared / "table.json").read_text())["rows"].values())
+
+
+def test_pixels_share_one_scale():
+    torch.manual_seed(0)
+    x, other = torch.randn(50, 2, 3) * torch.tensor([5.0, 1.0, 0.1]), torch.randn(9, 2, 3)
+    x[:, 0, 1] = 2.0
+    rows = x.flatten(1).double()
+    mean, scale = rows.mean(0), rows.var(0, correction=0).mean().sqrt()
+    found, others = principal_components(x, other, dim=6)
+    assert torch.cdist(found, others).allclose(torch.cdist(rows, other.flatten(1).double()) / scale)
+    values = torch.linalg.eigvalsh((rows - mean).mT @ (rows - mean)).flip(0) / scale**2
+    assert found.square().sum(0).allclose(values, atol=1e-9)
+    same, _ = principal_components(torch.ones(5, 2, 2), torch.ones(5, 2, 2), dim=2)
+    assert same.eq(0).all(), "constant images are only centred"
 
 
 def test_principal_components_are_those_of_scikit_learn():

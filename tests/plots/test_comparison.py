@@ -47,6 +47,37 @@ def test_small_multiples_share_range_and_colours():
     assert len(colours) == 1
 
 
+def colours(axes):
+    points = {tuple(colour[:3]) for colour in axes.collections[0].get_facecolors()}
+    return points, {(tuple(patch.get_edgecolor()[:3]), patch.get_linestyle()) for patch in axes.patches}
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_points_and_ellipses_have_colours_of_their_own(labels):
+    points, ovals = colours(ellipses(X, {"EM": mixture((0.1,) * 2)}, labels).axes[0])
+    assert len(points) == (1 if labels is None else 3)
+    assert not points & {colour for colour, _ in ovals}
+    ten = torch.full((10,), 0.1), torch.zeros(10, 2), torch.eye(2).expand(10, 2, 2)
+    points, ovals = colours(ellipses(X, {"EM": ten}, labels).axes[0])
+    assert len(ovals) == (10 if labels is None else 1), "ten components are told apart"
+    assert not points & {colour for colour, _ in ovals}
+
+
+def test_ellipses_are_inside_unless_they_are_huge():
+    def inside(axes, reach):
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        return left < -reach[0] and right > reach[0] and low < -reach[1] and high > reach[1]
+
+    box = torch.tensor([[-2.0, -1.0], [2.0, 1.0], [0.5, 0.5]])
+    one, centre = torch.ones(1), torch.zeros(1, 2)
+    axes = ellipses(box, {"EM": (one, centre, torch.diag(torch.tensor([2.0, 0.5]))[None])}).axes[0]
+    assert inside(axes, (2 * 2**0.5, 2 * 0.5**0.5))
+    axes = ellipses(box, {"EM": (one, centre, 1e4 * torch.eye(2)[None])}).axes[0]
+    assert inside(axes, (4, 2))
+    assert max(axes.get_xlim()) < 4.5, "the data must still be seen"
+    assert inside(ellipses(box[:1] * 0, {"EM": (one, centre, 0.01 * torch.eye(2)[None])}).axes[0], (0.2, 0.2))
+
+
 def test_a_component_without_weight_is_not_drawn():
     assert len(ellipses(X, {"mean field": mixture((0.999, 0.001))}).axes[0].patches) == 1
 
@@ -68,12 +99,21 @@ def test_curves_against_sweeps_and_seconds():
     figure = comparison_curves({"EM": ([0, 1, 2], [0.0, 0.1, 0.2], [-9, -7, -6]), "NUTS": ([500], [20], [-6.5])})
     left, right = figure.axes
     assert left.lines[0].get_xdata().tolist() == [0, 1, 2]
-    assert right.lines[0].get_xdata().tolist() == [1e-4, 0.1, 0.2], "a logarithm needs more than 0 seconds"
-    assert left.lines[0].get_ydata().tolist() == right.lines[0].get_ydata().tolist() == [-9, -7, -6]
+    assert right.lines[0].get_xdata().tolist() == [0.1, 0.2], "a logarithm has no place for 0 seconds"
+    assert left.lines[0].get_ydata().tolist() == [-9, -7, -6]
+    assert right.lines[0].get_ydata().tolist() == [-7, -6]
     assert right.get_xscale() == "log"
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["EM", "NUTS"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["EM", "NUTS"]
     assert left.lines[1].get_marker() == "o", "a single point must be seen"
     assert png(figure)
+
+
+def test_no_line_crosses_orders_of_magnitude():
+    figure = comparison_curves({"NUTS": ([0, 40, 50], [0.0, 2.0, 3.0], [-9, -7, -6]), "k-means": ([0], [0.0], [-8])})
+    left, right = figure.axes
+    assert [line.get_xdata().tolist() for line in left.lines] == [[40, 50], [0]]
+    assert [line.get_xdata().tolist() for line in right.lines] == [[2, 3], []]
+    assert right.get_xlim()[0] > 1
 
 
 def test_the_steep_beginning_takes_no_part_in_the_range():

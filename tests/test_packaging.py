@@ -30,8 +30,8 @@ NEEDED_IN = {
     "pooch": {"data"},
     "rich": {"train", "cli"},
     "safetensors": {"train", "cli"},
-    "scipy": {"data", "evaluate"},
-    "sklearn": {"data", "evaluate", "plots"},
+    "scipy": {"data", "evaluate", "models"},
+    "sklearn": {"cli", "data", "evaluate", "models", "plots"},
     "tensorboard": {"train"},
     "yaml": {"train", "cli"},
 }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_dgm.evaluate.estimate import Estimate
+from pyro_dgm.evaluate.pareto import tail_shape
 from pyro_dgm.evaluate.weigh import BATCH_SIZE, MAX_ELEMENTS, weigh
 from pyro_dgm.evaluate.weight_sums import WeightSums
 from pyro_dgm.infer.log_weights import LogWeights
@@ -68,7 +69,7 @@ def log_likelihood(
         batch_size=batch_size,
         max_elements=max_elements,
     )
-    exact = bool(sums["exact"].all())
+    exact, largest = bool(sums["exact"].all()), sums.get("largest")
     return Estimate(
         "NLL =" if exact else "NLL <=",
         checked_nll(sums["nll"]),
@@ -76,7 +77,7 @@ def log_likelihood(
         ess=None if exact else sums["ess"],
         noun="image" if x.dim() >= 3 else "datum",
         density=x.is_floating_point(),
-        k_hat=None if exact else sums.get("k_hat"),
+        k_hat=None if exact or largest is None else tail_shape(largest.mT),
     )
 
 
@@ -88,8 +89,7 @@ def _importance(chunks: Iterator[LogWeights], *, num_samples: int) -> dict[str, 
     for chunk in chunks:
         sums.add(chunk.log_w)
     found = {"nll": -sums.log_mean(), "ess": sums.ess(), "exact": torch.full_like(first[0], exact)}
-    k_hat = sums.k_hat()
-    return found if k_hat is None else {**found, "k_hat": k_hat}
+    return {**found, "largest": sums.largest.mT} if len(sums.largest) else found  # k-hat is fitted to all data at once
 
 
 def checked_nll(nll: Tensor) -> Tensor:

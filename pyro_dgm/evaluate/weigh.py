@@ -40,7 +40,7 @@ def weigh(
         guide: Its guide.
         x: Data of shape ``(N, *event)``.
         reduce: Turns the chunks of one batch, whose terms have shape ``(k, B)`` with the k adding up to
-            ``num_samples``, into tensors of shape ``(B,)``.
+            ``num_samples``, into tensors of shape ``(B, ...)``.
         num_samples: Particles for each datum, K; one is enough where nothing is latent.
         num_data: Size of the random subset; ``None`` is all.
         seed: Seed of the subset and of the particles.
@@ -48,7 +48,7 @@ def weigh(
         max_elements: Largest number of elements of a chunk's largest tensor.
 
     Returns:
-        What ``reduce`` returned for each batch, concatenated: shapes ``(num_data,)``, float64, on the CPU.
+        What ``reduce`` returned for each batch, concatenated: shapes ``(num_data, ...)``, float64, on the CPU.
 
     Raises:
         ValueError: If a number is below 1, there are fewer data than asked for, or the weights are not one per datum.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pyro_dgm.evaluate.pareto import tail_length, tail_shape
+from pyro_dgm.evaluate.pareto import tail_length
 
 
 class WeightSums:
@@ -21,6 +21,10 @@ class WeightSums:
         device: Where the log-weights are.
         num_samples: How many particles will be added: the largest M + 1 of them are kept for k-hat. Without it none
             are.
+
+    Attributes:
+        largest: The largest log-weights in descending order, shape ``(M + 1, B)``, for `tail_shape`; no rows where
+            there are too few weights for a tail.
     """
 
     def __init__(self, size: int, device: torch.device, num_samples: int = 0) -> None:
@@ -46,7 +50,3 @@ class WeightSums:
     def ess(self) -> Float[Tensor, " B"]:
         r"""Give the effective sample size :math:`(\sum w)^2 / \sum w^2`, from 1 to K; 0 if all weights are 0."""
         return torch.where(self.log_sum.isneginf(), 0.0, (2 * self.log_sum - self.log_sum_squares).exp())
-
-    def k_hat(self) -> Float[Tensor, " B"] | None:
-        """Give the Pareto shape of the largest weights (`pareto_k`), ``None`` if there are too few weights to tell."""
-        return tail_shape(self.largest) if len(self.largest) else None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_dgm.infer.em_history import EMHistory
 from pyro_dgm.infer.one_process import require_one_process
-from pyro_dgm.infer.sweeps import Statistics, add, in_chunks, require_finite, sweep_until
+from pyro_dgm.infer.sweeps import Statistics, SweepStep, add, in_chunks, precision_of, sweep_until
 
 
 @runtime_checkable
@@ -36,7 +36,7 @@ class ConjugateForm(Protocol):
         """Share of q(theta) in the bound, E_q[log p(theta) - log q(theta)], in nats, 0-dim."""
 
 
-class CoordinateAscent:
+class CoordinateAscent(SweepStep):
     r"""A sweep of coordinate ascent as a step of training: batches add up, the end of the epoch updates q(theta).
 
     .. math:: \log q_j(t_j) = E_{i \ne j} \log p(X, T) + \mathrm{const}
@@ -101,16 +101,10 @@ class CoordinateAscent:
                 f"and the number of data must be known. Try online=(1, 0.7), size=len(data)."
             )
         require_one_process("CoordinateAscent")
+        why = "an update did not reach the maximum; in low precision try float64"
+        super().__init__(model, online, EMHistory(slack=100 * precision_of(model), inexact=why))
         self.model: ConjugateForm = model
-        self.module: nn.Module = model
-        self.online, self.size, self.chunk_size = online, size, chunk_size
-        self.batches = 0
-        self.statistics: Statistics | None = None
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float64)
-        self.history = EMHistory(
-            slack=100 * torch.finfo(dtype).eps,
-            inexact="an update did not reach the maximum; in low precision try float64",
-        )
+        self.size, self.chunk_size = size, chunk_size
 
     @torch.no_grad()
     def __call__(self, batch: Tensor) -> dict[str, Tensor]:
@@ -137,12 +131,6 @@ class CoordinateAscent:
             self.model.coordinate_update(found, scale=scale, rate=min(1.0, (self.batches + t0) ** -kappa))
         return {"loss": loss}
 
-    def epoch_end(self) -> None:
-        """Finish the sweep: note the bound and update q(theta); online it has been updated."""
-        if self.online is None:
-            self.evaluate()
-            self.update()
-
     @torch.no_grad()
     def evaluate(self) -> float:
         """Note the bound of the parameters that the statistics belong to, and give it, in nats per datum."""
@@ -159,36 +147,14 @@ class CoordinateAscent:
         self.model.coordinate_update(found)
         self.statistics = None
 
-    def _finite(self, value: Tensor) -> float:
-        updates = len(self.history.objectives) if self.online is None else self.batches
-        try:
-            return require_finite(value, who="CoordinateAscent", model=self.model, updates=updates)
-        except ValueError:
-            if self.online is None:
-                self.statistics = None
-            raise
-
-    def _complete(self) -> Statistics:
-        if self.statistics is None:
-            raise ValueError("CoordinateAscent came to the end of a sweep without data: call it with a batch first.")
-        return self.statistics
-
     def state_dict(self) -> dict[str, Any]:
         """Collect what besides the parameters is needed to continue, in the middle of a sweep too."""
-        return {
-            "statistics": None if self.statistics is None else dict(self.statistics),
-            "batches": self.batches,
-            "size": self.size,
-            "objectives": list(self.history.objectives),
-        }
+        return {**super().state_dict(), "size": self.size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state_dict` gave."""
-        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
-        found = state["statistics"]
-        self.statistics = None if found is None else {name: value.to(device) for name, value in found.items()}
-        self.batches, self.size = state["batches"], state["size"]
-        self.history.objectives = list(state["objectives"])
+        super().load_state_dict(state)
+        self.size = state["size"]
 
 
 def coordinate_ascent(
@@ -226,4 +192,4 @@ def coordinate_ascent(
     step = CoordinateAscent(model, chunk_size=chunk_size)
     if seed is not None:
         step.model.start(x, seed=seed)
-    return sweep_until(step, x, update=step.update, sweeps=sweeps, tolerance=tolerance)
+    return sweep_until(step, x, sweeps=sweeps, tolerance=tolerance)

@@ -4,14 +4,14 @@
 
 import copy
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from pyro_dgm.infer.em_history import EMHistory
 from pyro_dgm.infer.one_process import require_one_process
-from pyro_dgm.infer.sweeps import Statistics, add, in_chunks, require_finite, sweep_until
+from pyro_dgm.infer.sweeps import Statistics, SweepStep, add, in_chunks, precision_of, sweep_until
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ class ClosedForm(Protocol):
         """Log-density of the parameters' prior in nats, 0-dim; zero if there is none."""
 
 
-class EM:
+class EM(SweepStep):
     r"""A sweep of EM as a step of training: a batch adds its statistics, the end of the epoch makes the M-step.
 
     .. math:: q(z) = p(z \mid x, \theta_t), \qquad
@@ -105,14 +105,10 @@ class EM:
         if online is not None:
             self._check_online(online, size, model)
         require_one_process("EM")
+        slack = precision_of(model) ** (2 / 3)  # quadratic forms lose more than the last digit
+        super().__init__(model, online, EMHistory(slack=slack, inexact=getattr(model, "inexact", None)))
         self.model: ClosedForm = model
-        self.module: nn.Module = model
-        self.online, self.hold, self.size, self.chunk_size = online, hold, size, chunk_size
-        self.batches = 0
-        self.statistics: Statistics | None = None
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float64)
-        slack = torch.finfo(dtype).eps ** (2 / 3)  # quadratic forms lose more than the last digit
-        self.history = EMHistory(slack=slack, inexact=getattr(model, "inexact", None))
+        self.hold, self.size, self.chunk_size = hold, size, chunk_size
 
     @staticmethod
     def _check_online(online: tuple[int | float, int | float], size: int | None, model: ClosedForm) -> None:
@@ -159,12 +155,6 @@ class EM:
             scale = self.size or size
             self.model.maximize({name: value * scale for name, value in self.statistics.items()})
 
-    def epoch_end(self) -> None:
-        """Finish the sweep: note the objective and make the M-step; online EM has made its own."""
-        if self.online is None:
-            self.evaluate()
-            self.maximize()
-
     def evaluate(self) -> float:
         """Note the objective of the parameters that the statistics belong to, and give it, in nats per datum."""
         found = self._complete()
@@ -172,43 +162,13 @@ class EM:
         self.history.objectives.append(self._finite(objective))
         return self.history.objectives[-1]
 
-    def maximize(self) -> None:
+    def update(self) -> None:
         """Make the M-step and forget the statistics."""
         found = self._complete()
         self._finite(found["log_likelihood"])
         with torch.no_grad():
             self.model.maximize(found)
         self.statistics = None
-
-    def _finite(self, value: Tensor) -> float:
-        updates = len(self.history.objectives) if self.online is None else self.batches
-        try:
-            return require_finite(value, who="EM", model=self.model, updates=updates)
-        except ValueError:
-            if self.online is None:
-                self.statistics = None
-            raise
-
-    def _complete(self) -> Statistics:
-        if self.statistics is None:
-            raise ValueError("EM came to the end of a sweep without data: call it with at least one batch first.")
-        return self.statistics
-
-    def state_dict(self) -> dict[str, Any]:
-        """Collect what besides the parameters is needed to continue, in the middle of a sweep too."""
-        return {
-            "statistics": None if self.statistics is None else dict(self.statistics),
-            "batches": self.batches,
-            "objectives": list(self.history.objectives),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave."""
-        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
-        found = state["statistics"]
-        self.statistics = None if found is None else {name: value.to(device) for name, value in found.items()}
-        self.batches = state["batches"]
-        self.history.objectives = list(state["objectives"])
 
 
 def em(
@@ -257,7 +217,7 @@ def em(
         try:
             if seed is not None:
                 step.model.start(x, seed=seed + number)
-            history = sweep_until(step, x, update=step.maximize, sweeps=sweeps, tolerance=tolerance)
+            history = sweep_until(step, x, sweeps=sweeps, tolerance=tolerance)
         except ValueError as error:
             errors.append(error)
             finals.append(-math.inf)

@@ -3,27 +3,91 @@
 """What closed-form methods share: sums over batches, a look for NaN, and the loop until nothing is gained."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pyro_dgm.infer.em_history import EMHistory
 
 Statistics = dict[str, Tensor]
 
 
-@runtime_checkable
-class Sweeping(Protocol):
-    """A step that sums over batches and knows its objective: `EM`, `CoordinateAscent`."""
+class SweepStep(ABC):
+    """A step of training that sums over the batches of a sweep and updates its model at the end.
 
-    history: EMHistory
+    Args:
+        model: The model, whose parameters are changed in place.
+        online: Step sizes, or None: then the sums are those of a sweep.
+        history: Where the objectives go.
+    """
 
+    def __init__(self, model: nn.Module, online: tuple[int | float, int | float] | None, history: EMHistory) -> None:
+        self.module = model
+        self.online = online
+        self.history = history
+        self.batches = 0
+        self.statistics: Statistics | None = None
+
+    @abstractmethod
     def __call__(self, batch: Tensor) -> Statistics:
         """Take a batch in."""
 
+    @abstractmethod
     def evaluate(self) -> float:
         """Note the objective of the parameters that the sums belong to; raise if it is not finite."""
+
+    @abstractmethod
+    def update(self) -> None:
+        """Update the parameters and forget the sums."""
+
+    def epoch_end(self) -> None:
+        """Finish the sweep: note the objective and update the parameters; online they have been updated."""
+        if self.online is None:
+            self.evaluate()
+            self.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Collect what besides the parameters is needed to continue, in the middle of a sweep too."""
+        return {
+            "statistics": None if self.statistics is None else dict(self.statistics),
+            "batches": self.batches,
+            "objectives": list(self.history.objectives),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave."""
+        device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        found = state["statistics"]
+        self.statistics = None if found is None else {name: value.to(device) for name, value in found.items()}
+        self.batches = state["batches"]
+        self.history.objectives = list(state["objectives"])
+
+    def _finite(self, value: Tensor) -> float:
+        """Give a number to the host; one that is not finite spoils the sweep, whose sums are forgotten."""
+        updates = len(self.history.objectives) if self.online is None else self.batches
+        try:
+            return require_finite(value, who=type(self).__name__, model=self.module, updates=updates)
+        except ValueError:
+            if self.online is None:
+                self.statistics = None
+            raise
+
+    def _complete(self) -> Statistics:
+        """Give the sums of a whole sweep."""
+        if self.statistics is None:
+            raise ValueError(
+                f"{type(self).__name__} came to the end of a sweep without data: call it with at least one batch first."
+            )
+        return self.statistics
+
+
+def precision_of(model: nn.Module) -> float:
+    """Give the machine epsilon of a model's parameters, that of float64 if it has none."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float64)
+    return torch.finfo(dtype).eps
 
 
 def add(total: Statistics | None, found: Statistics) -> Statistics:
@@ -82,9 +146,7 @@ def require_finite(value: Tensor | float, *, who: str, model: object, updates: i
     return number
 
 
-def sweep_until(
-    step: Sweeping, x: Tensor, *, update: Callable[[], None], sweeps: int, tolerance: int | float
-) -> EMHistory:
+def sweep_until(step: SweepStep, x: Tensor, *, sweeps: int, tolerance: int | float) -> EMHistory:
     """Sweep over all data until nothing is gained.
 
     It ends with a look at the data, so that the last objective is that of the parameters as they are.
@@ -92,7 +154,6 @@ def sweep_until(
     Args:
         step: What sweeps.
         x: All data, shape ``(N, *event)``.
-        update: Its update of the parameters.
         sweeps: At most so many updates.
         tolerance: Stop when a sweep moves the objective by no more than this, or downwards by rounding.
 
@@ -105,5 +166,5 @@ def sweep_until(
         step.history.converged = step.history.settled(tolerance)
         if step.history.converged or number == sweeps:
             break
-        update()
+        step.update()
     return step.history

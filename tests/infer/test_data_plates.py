@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plates over features are no plates over data: they may hold parameters, and a datum is a whole one."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pyro
@@ -15,14 +14,6 @@ from pyro_dgm.infer import EnumeratedEM
 from tests.infer.enumerated import F64
 
 ONE = torch.ones((), dtype=F64)
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch.manual_seed(0)
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
 
 
 def shifts(x: Tensor, *, prior: bool = True) -> None:

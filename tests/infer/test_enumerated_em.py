@@ -3,7 +3,6 @@
 """EM for any program with discrete latent variables, against formulas, full enumeration and scikit-learn."""
 
 import itertools
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,15 +15,6 @@ from torch import Tensor, nn
 
 from pyro_dgm.infer import EnumeratedEM
 from tests.infer.enumerated import F64, Diagonal, hmm, mixture, points, reference
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    """Programs with `pyro.param` start with an empty store."""
-    torch.manual_seed(0)
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,6 @@ from pyro_dgm.infer.enumeration import enumerate_program, expected_log_joint, po
 from pyro_dgm.models import GaussianMixture
 from pyro_dgm.train import Step, Trainer
 from tests.infer.enumerated import F64, Diagonal, bayesian, hmm, middle, points, reference
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    """Programs with `pyro.param` start with an empty store."""
-    torch.manual_seed(0)
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
 
 
 def test_global_variables_are_at_the_mode_of_their_posterior() -> None:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """EM for any program at its limits: no data, equal data, collapse, low precision, and what is refused."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,15 +18,6 @@ from torch import Tensor, nn
 
 from pyro_dgm.infer import EnumeratedEM, MeanField
 from tests.infer.enumerated import F64, mixture, points
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    """Programs with `pyro.param` start with an empty store."""
-    torch.manual_seed(0)
-    pyro.clear_param_store()
-    yield
-    pyro.clear_param_store()
 
 
 def test_plates_without_a_size_and_scales() -> None:

@@ -67,7 +67,7 @@ def is_label(distribution: Any) -> bool:
 def _mean(distribution: Any, num_samples: int) -> Tensor:
     try:
         mean: Tensor = distribution.mean
-    except NotImplementedError:  # a flow's push-forward
+    except NotImplementedError:  # how torch says that a distribution, as a flow's, has no known mean
         mean = distribution.sample()
         for _ in range(num_samples - 1):  # not all at once: memory stays that of one sample
             mean = mean + distribution.sample()

@@ -3,6 +3,7 @@
 """The base of linear factor models: a normal latent vector, mapped linearly into the data, plus independent noise."""
 
 import math
+from abc import abstractmethod
 
 import pyro
 import pyro.distributions as dist
@@ -68,9 +69,9 @@ class FactorModel(PyroModule):
         self.register_buffer("origin", torch.zeros(dim))
         self.register_buffer("least", torch.full(noises, float(floor)))
 
+    @abstractmethod
     def noise_of(self, variances: Tensor) -> Tensor:
         """Turn the best noise of each coordinate, shape ``(D,)``, into the best that this model allows."""
-        raise NotImplementedError(f"{type(self).__name__} has to say what noise it allows: write noise_of(variances).")
 
     def spread(self, variances: Tensor) -> Tensor:
         """Say what variance the floor is a share of, by those of the data's coordinates ``(D,)``."""

@@ -117,29 +117,6 @@ def test_principal_components_are_those_of_scikit_learn():
         assert ours.allclose(theirs * sign)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("compare", "which MODEL?"),
-        ("compare gm", "there is no comparison of 'gm'. Did you mean gmm?"),
-        ("compare gmm --methods em,mean_feild", "there is no method 'mean_feild'. Did you mean mean_field?"),
-        ("compare gmm --data digitz", "no class of that name in pyro_dgm.data. Did you mean Digits?"),
-        ("compare gmm --data InMemory", "Only data sets that need no options"),
-        ("compare gmm --components 0", "--components 0: at least 1 is needed."),
-        ("compare gmm --sweep 3", "unknown option --sweep. Did you mean --sweeps or --seed?"),
-        ("compare gmm --dim 1 --methods em", "dim=1"),
-        ("compare gmm --methods em,em", "name each one once"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(line, message, say, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = say(line)
-    assert code == 2
-    assert message in err
-    assert err.startswith("pyro-dgm compare: error: ")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_folder_that_exists_is_left_alone(say, compared):
     code, _, err = say(f"{LINE} --folder {compared}")
     assert code == 2

@@ -50,7 +50,8 @@ def compare_mixtures(
 
     All but ``mean_field`` begin at the same start: k-means++ and ten sweeps of k-means (see `started`). ``mean_field``
     begins from k-means until it converges, for its posterior starts from assignments. Neither start is counted among a
-    method's sweeps and seconds. All but ``nuts`` go through `Trainer`.
+    method's sweeps and seconds. All but ``nuts`` go through `Trainer`; ``amortised`` does after a tenth of its sweeps,
+    which fit the network alone and are counted.
 
     Args:
         x: Training data, real numbers of shape ``(N, D)``; their dtype and device are those of all that is done.

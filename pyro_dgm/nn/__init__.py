@@ -6,6 +6,7 @@ Every net is built as ``Net(in_shape, out_shape, **options)`` and maps ``(*batch
 ``(*batch, *out_shape)`` for any number of leading dimensions; the layers they are made of are public too.
 """
 
+from pyro_dgm.nn.conv_net import ConvNet
 from pyro_dgm.nn.gated_conv2d import GatedConv2d
 from pyro_dgm.nn.gated_conv_decoder import GatedConvDecoder
 from pyro_dgm.nn.gated_conv_encoder import GatedConvEncoder
@@ -16,6 +17,7 @@ from pyro_dgm.nn.mlp import MLP
 from pyro_dgm.nn.net import Net
 
 __all__ = [
+    "ConvNet",
     "GatedConv2d",
     "GatedConvDecoder",
     "GatedConvEncoder",

@@ -2,11 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Additive coupling (NICE): some elements shift the others; volume is preserved."""
 
-from collections.abc import Sequence
-
-from pyro_dgm.nn.mlp import MLP
 from pyro_dgm.transforms.additive import ElementwiseShift
-from pyro_dgm.transforms.coupling import Coupling, CouplingNet
+from pyro_dgm.transforms.base import Size
+from pyro_dgm.transforms.coupling import Coupling, CouplingNet, Passing
 
 
 class AdditiveCoupling(Coupling):
@@ -17,11 +15,15 @@ class AdditiveCoupling(Coupling):
     Both directions are one pass. Starts as the identity.
 
     Args:
-        dim: Number of dimensions D.
-        context_dim: Size H of a context, which the network sees beside the elements; None for none.
-        mask: For each dimension, whether it passes through unchanged. None: the first half does.
+        shape: Number of dimensions D, or the shape ``(C, H, W)`` of an image.
+        context_dim: Size H of a context, which the network sees beside the elements; None for none. An image's
+            coupling also takes the shape ``(H, height, width)`` of a context of its own height and width.
+        mask: For each dimension, or channel of an image, whether it passes through unchanged. None: the first half
+            does. Of an image, ``"checkerboard"`` lets the pixels pass whose row and column add up to an even number.
+        swap: Whether what passes and what is changed trade places.
         net: Makes the network, called as ``net((kept + H,), (D - kept, 1))`` with the number of elements that are
-            kept; `functools.partial` sets its options.
+            kept, an `MLP` if None; for images in channels, as `Coupling` says, a `ConvNet` if None.
+            `functools.partial` sets its options.
 
     Raises:
         ValueError: If a size is not positive, or the mask has the wrong length, keeps everything, or keeps nothing
@@ -38,10 +40,11 @@ class AdditiveCoupling(Coupling):
 
     def __init__(
         self,
-        dim: int,
+        shape: Size,
         *,
-        context_dim: int | None = None,
-        mask: Sequence[bool] | None = None,
-        net: CouplingNet = MLP,
+        context_dim: Size | None = None,
+        mask: Passing | None = None,
+        swap: bool = False,
+        net: CouplingNet | None = None,
     ) -> None:
-        super().__init__(dim, ElementwiseShift(), context_dim=context_dim, mask=mask, net=net)
+        super().__init__(shape, ElementwiseShift(), context_dim=context_dim, mask=mask, swap=swap, net=net)

@@ -3,6 +3,7 @@
 """The base of every flow: an invertible map with parameters, its own or computed from a context."""
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +12,7 @@ import torch
 from pyro.distributions import TransformModule
 from pyro.distributions.conditional import ConditionalTransform
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyro_dgm.nn.shape import positive_shape
 from pyro_dgm.transforms.conditioned import Conditioned
@@ -20,12 +22,15 @@ from pyro_dgm.transforms.one_pass import OnePass
 if TYPE_CHECKING:
     from pyro_dgm.transforms.invert import Invert
 
+Size = int | tuple[int, ...]
+"""A number of elements, or a shape."""
+
 Parameters = tuple[Any, ...]
 """Tensors (or nested tuples of them) that broadcast with x: what a formula needs beside x."""
 
 
 class FlowTransform(OnePass, TransformModule, ConditionalTransform):
-    """An invertible map of events of one shape to events of the same shape, learned or amortised.
+    """An invertible map of events of one shape to events of as many elements, learned or amortised.
 
     *Learned* (no ``context_dim``): a module for `TransformedDistribution`. *Amortised* (``context_dim=H``): one set of
     parameters for each datum, computed once from a context of shape ``(*batch, H)`` by :meth:`condition`, for
@@ -36,19 +41,35 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
     :meth:`_inverse_and_logdet`, in which rows do not know of one another.
 
     Args:
-        shape: The dimension D, or the shape of one event.
-        context_dim: Size H of a context; None for a flow that has its own parameters.
+        shape: The dimension D, or the shape of one event x, ``(C, H, W)`` for images.
+        out_shape: Shape of one event y; None if it is that of x.
+        context_dim: Size H of a context, or the shape of one, ``(H, height, width)`` for an image; None for a flow that
+            has its own parameters.
+
+    Attributes:
+        shape: Shape of one x.
+        out_shape: Shape of one y.
+        context_shape: Shape of one context; None for a flow without.
 
     Raises:
         ValueError: If a size is not positive, or at call if x, y or a context has the wrong shape.
     """
 
-    def __init__(self, shape: int | tuple[int, ...], *, context_dim: int | None = None) -> None:
+    def __init__(self, shape: Size, *, out_shape: Size | None = None, context_dim: Size | None = None) -> None:
         super().__init__(cache_size=1)
-        self.shape = positive_shape(self, "dim", (shape,) if isinstance(shape, int) else shape)
-        if context_dim is not None:
-            (context_dim,) = positive_shape(self, "context_dim", (context_dim,))
+        self.shape = _sizes(self, "dim", shape)
+        self.out_shape = self.shape if out_shape is None else _sizes(self, "out_shape", out_shape)
         self.context_dim = context_dim
+        self.context_shape = None if context_dim is None else _sizes(self, "context_dim", context_dim)
+        if math.prod(self.shape) != math.prod(self.out_shape):
+            raise ValueError(
+                f"{type(self).__name__} got shape={self.shape} and out_shape={self.out_shape}: an invertible map gives "
+                f"as many elements as it takes."
+            )
+        if len(self.shape) > 1:
+            self.domain = constraints.independent(constraints.real, len(self.shape))
+        if len(self.out_shape) > 1:
+            self.codomain = constraints.independent(constraints.real, len(self.out_shape))
 
     @property
     def dim(self) -> int:
@@ -75,8 +96,8 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
 
     @full_precision
     def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Map y, shape ``(*batch, *shape)``, back to x; with log|det dx/dy|, shape ``(*batch)``, in nats."""
-        self._check(y)
+        """Map y, shape ``(*batch, *out_shape)``, back to x; with log|det dx/dy|, shape ``(*batch)``, in nats."""
+        self._check(y, back=True)
         return self._inverse_and_logdet(y, self._own())
 
     @full_precision
@@ -84,7 +105,7 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         """Compute every datum's parameters from its context.
 
         Args:
-            context: Floating point tensor of shape ``(*batch, context_dim)``.
+            context: Floating point tensor of shape ``(*batch, context_dim)``, or ``(*batch, *context_dim)``.
 
         Returns:
             A transform for `TransformedDistribution`, whose base it expands to ``batch``.
@@ -92,17 +113,18 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         Raises:
             ValueError: If the flow takes no context, or the context is of the wrong size.
         """
-        if self.context_dim is None:
+        if self.context_shape is None:
             size = context.shape[-1] if context.dim() else 1
             raise ValueError(
                 f"{type(self).__name__}(dim={self.dim}) has its own parameters and takes no context: build it with "
                 f"context_dim={size}. Beside flows that take one, put it into a Compose with them: there it is let be."
             )
-        if context.dim() < 1 or context.shape[-1] != self.context_dim or not context.is_floating_point():
+        needed = self.context_shape
+        if context.shape[-len(needed) :] != needed or not context.is_floating_point():
+            last = f"its last size {needed[0]}" if len(needed) == 1 else f"its last sizes {needed}"
             raise ValueError(
                 f"{type(self).__name__}(dim={self.dim}, context_dim={self.context_dim}) got a context of shape "
-                f"{tuple(context.shape)} and dtype {context.dtype}: it must be floating point, its last size "
-                f"{self.context_dim}."
+                f"{tuple(context.shape)} and dtype {context.dtype}: it must be floating point, {last}."
             )
         return Conditioned(self, context)
 
@@ -122,6 +144,14 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         new = copy.copy(self)
         new._cache_size = cache_size
         return new
+
+    def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
+        """Give the shape of y for that of x."""
+        return self._replaced(shape, self.shape, self.out_shape)
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> torch.Size:
+        """Give the shape of x for that of y."""
+        return self._replaced(shape, self.out_shape, self.shape)
 
     def _weights(self) -> Iterator[Tensor]:
         """The parameters; torch's own iterator is slower, as it looks for those in several places."""
@@ -155,16 +185,22 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
             )
         return self.bind(None)
 
-    def _check(self, x: Tensor) -> None:
-        if x.shape[-len(self.shape) :] != self.shape:
-            event = len(self.shape)
-            sizes = f"its last size must be {self.dim}" if event == 1 else f"its last sizes must be {self.shape}"
+    def _replaced(self, shape: tuple[int, ...], old: tuple[int, ...], new: tuple[int, ...]) -> torch.Size:
+        """Exchange the shape of an event. Where the two are equal, stock distributions broadcast it, and say so."""
+        if old != new and tuple(shape[-len(old) :]) != old:
             raise ValueError(
-                f"{type(self).__name__}(dim={self.dim}) got a value of shape {tuple(x.shape)}: {sizes}. "
-                f"Images need x.flatten(1) first."
-                if event == 1
-                else f"{type(self).__name__}(shape={self.shape}) got a value of shape {tuple(x.shape)}: {sizes}."
+                f"{type(self).__name__} got a value or a distribution of shape {tuple(shape)}: its last sizes must be "
+                f"{old}."
             )
+        return torch.Size(shape) if old == new else torch.Size((*shape[: len(shape) - len(old)], *new))
+
+    def _check(self, x: Tensor, *, back: bool = False) -> None:
+        shape = self.out_shape if back else self.shape
+        if x.shape[-len(shape) :] != shape:
+            whole = f"its last size must be {shape[0]}. Images need x.flatten(1) first."
+            sizes = whole if len(shape) == 1 else f"its last sizes must be {shape}."
+            name = f"dim={self.dim}" if len(self.shape) == 1 else f"shape={self.shape}"
+            raise ValueError(f"{type(self).__name__}({name}) got a value of shape {tuple(x.shape)}: {sizes}")
         if not x.is_floating_point():
             raise ValueError(
                 f"{type(self).__name__} got a value of dtype {x.dtype}: it must be floating point. Integers become "
@@ -176,6 +212,10 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
                 f"{type(self).__name__} has parameters of dtype {weight.dtype} and got a value of dtype {x.dtype}: use "
                 f"x.to({weight.dtype}), or flow.to({x.dtype})."
             )
+
+
+def _sizes(owner: object, name: str, sizes: Size) -> tuple[int, ...]:
+    return positive_shape(owner, name, (sizes,) if isinstance(sizes, int) else sizes)
 
 
 def _tree(module: nn.Module) -> Iterator[nn.Module]:

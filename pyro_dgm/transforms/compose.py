@@ -3,6 +3,7 @@
 """Flows one after the other, as one flow."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -17,7 +18,8 @@ class Compose(FlowTransform):
     Learned and amortised flows may be mixed: a context goes to those that take one.
 
     Args:
-        flows: At least one flow; all of one shape, and all that are amortised of one context size.
+        flows: At least one flow; each takes what the one before it gives, and all that are amortised take the same
+            context.
 
     Raises:
         ValueError: If there is none, something else is among them, or they do not fit together.
@@ -34,13 +36,20 @@ class Compose(FlowTransform):
         strange = [type(flow).__name__ for flow in flows if not isinstance(flow, FlowTransform)]
         if strange or not flows:
             raise ValueError(
-                f"Compose got {', '.join(strange) or 'nothing'}: it needs a list of flows of this package. Transforms "
-                f"of torch or Pyro stand beside them in the list that a TransformedDistribution takes."
+                f"{type(self).__name__} got {', '.join(strange) or 'nothing'}: it needs a list of flows of this "
+                f"package. Transforms of torch or Pyro stand beside them in the list that a TransformedDistribution "
+                f"takes."
             )
-        shapes, contexts = {flow.shape for flow in flows}, {flow.context_dim for flow in flows} - {None}
-        if len(shapes) > 1 or len(contexts) > 1:
-            raise ValueError(f"Compose got flows {flows}: all must have one dimension, and one context_dim or none.")
-        super().__init__(flows[0].shape, context_dim=contexts.pop() if contexts else None)
+        fit = all(flow.out_shape == after.shape for flow, after in pairwise(flows))
+        contexts = {flow.context_dim for flow in flows} - {None}
+        if not fit or len(contexts) > 1:
+            raise ValueError(
+                f"{type(self).__name__} got flows {flows}: each must take the shape that the one before it gives, "
+                f"and all one context_dim or none."
+            )
+        super().__init__(
+            flows[0].shape, out_shape=flows[-1].out_shape, context_dim=contexts.pop() if contexts else None
+        )
         self.flows = nn.ModuleList(flows)
 
     @property

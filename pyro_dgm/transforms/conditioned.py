@@ -26,7 +26,7 @@ class Conditioned(OnePass):
 
     Args:
         flow: An amortised flow.
-        context: Shape ``(*batch, context_dim)``.
+        context: Shape ``(*batch, *context_shape)``.
 
     Raises:
         ValueError: At call, if the batch of x does not broadcast with that of the context.
@@ -36,7 +36,7 @@ class Conditioned(OnePass):
         super().__init__(cache_size=flow._cache_size)
         self.flow = flow
         self.domain, self.codomain = flow.domain, flow.codomain
-        self.batch_shape = context.shape[:-1]
+        self.batch_shape = context.shape[: context.dim() - len(flow.context_shape or ())]
         self.parameters = flow.bind(context)
 
     @full_precision
@@ -47,7 +47,7 @@ class Conditioned(OnePass):
     @full_precision
     def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map y to x, with log|det dx/dy|."""
-        return self.flow._inverse_and_logdet(self._expand(y), self.parameters)
+        return self.flow._inverse_and_logdet(self._expand(y, back=True), self.parameters)
 
     def tensors(self) -> Iterable[Tensor]:
         """Give the parameters of all data, and those that all data share."""
@@ -71,23 +71,26 @@ class Conditioned(OnePass):
         return new
 
     def forward_shape(self, shape: torch.Size | tuple[int, ...]) -> torch.Size:
-        """Broadcast the batch of a shape with the context's."""
-        event = len(self.flow.shape)
-        shape = torch.Size(shape)
-        try:
-            batch = torch.broadcast_shapes(shape[: len(shape) - event], self.batch_shape)
-        except RuntimeError as error:
-            raise ValueError(self._mismatch(shape)) from error
-        return batch + shape[len(shape) - event :]
+        """Broadcast the batch of the shape of x with the context's; with the shape of an event y."""
+        return self._batch(torch.Size(shape), back=False) + self.flow.out_shape
 
-    inverse_shape = forward_shape
+    def inverse_shape(self, shape: torch.Size | tuple[int, ...]) -> torch.Size:
+        """Broadcast the batch of the shape of y with the context's; with the shape of an event x."""
+        return self._batch(torch.Size(shape), back=True) + self.flow.shape
 
     def __repr__(self) -> str:
-        return f"{self.flow}.condition(context of shape {(*self.batch_shape, self.flow.context_dim)})"
+        return f"{self.flow}.condition(context of shape {(*self.batch_shape, *(self.flow.context_shape or ()))})"
 
-    def _expand(self, x: Tensor) -> Tensor:
-        self.flow._check(x)
-        shape = self.forward_shape(x.shape)
+    def _batch(self, shape: torch.Size, *, back: bool) -> torch.Size:
+        batch = shape[: len(shape) - len(self.flow.out_shape if back else self.flow.shape)]
+        try:
+            return torch.broadcast_shapes(batch, self.batch_shape)
+        except RuntimeError as error:
+            raise ValueError(self._mismatch(shape)) from error
+
+    def _expand(self, x: Tensor, *, back: bool = False) -> Tensor:
+        self.flow._check(x, back=back)
+        shape = self._batch(x.shape, back=back) + (self.flow.out_shape if back else self.flow.shape)
         return x if shape == x.shape else x.expand(shape)
 
     def _mismatch(self, shape: torch.Size) -> str:

@@ -3,19 +3,24 @@
 """The base of couplings: some elements pass through unchanged, and say how the others are mapped."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from pyro_dgm.nn.conv_net import ConvNet
 from pyro_dgm.nn.mlp import MLP
-from pyro_dgm.transforms.base import FlowTransform, Parameters
+from pyro_dgm.transforms.base import FlowTransform, Parameters, Size
 from pyro_dgm.transforms.elementwise import Elementwise
-from pyro_dgm.transforms.start_small import last_linear
+from pyro_dgm.transforms.masks import Checkerboard, IndexMask, Mask
+from pyro_dgm.transforms.start_small import last_layer
 
 Shape = tuple[int, ...]
 CouplingNet = Callable[[Shape, Shape], nn.Module]
 """Makes the network from the shape of what it sees and the shape of the raw numbers that it gives."""
+
+Passing = Sequence[bool] | Literal["checkerboard"]
+"""What a coupling lets pass: a value for each dimension or channel, or every other pixel."""
 
 
 class Coupling(FlowTransform):
@@ -24,80 +29,118 @@ class Coupling(FlowTransform):
     .. math:: y_A = x_A, \qquad y_i = E(x_i; r_i(x_A, h)) \text{ for } i \notin A,
               \qquad \log|\det J| = \sum_{i \notin A} \log E'(x_i; r_i)
 
-    Both directions are one pass. The last layer of the network starts as zeros, where it is an `nn.Linear`, so that a
-    new coupling is the identity (or nearly: whatever raw zeros mean to E).
+    Both directions are one pass. The last layer of the network starts as zeros, where it is an `nn.Linear` or an
+    `nn.Conv2d`, so that a new coupling is the identity (or nearly: whatever raw zeros mean to E).
 
     Args:
-        dim: Number of dimensions D.
+        shape: Number of dimensions D, or the shape ``(C, H, W)`` of an image.
         elementwise: The map E of one element.
-        context_dim: Size H of a context h, which the network sees beside the elements; None for none.
-        mask: For each dimension, whether it passes through unchanged. None: the first half does, the smaller one of
-            an odd number, so that a reversal of the order moves every element.
-        net: Makes the network, called as ``net((kept + H,), (D - kept, size))`` with the number of elements that are
-            kept and the number of raw numbers that an element needs; `functools.partial` sets its options.
+        context_dim: Size H of a context h, which the network sees beside the elements; None for none. An image's
+            coupling also takes the shape ``(H, height, width)`` of a context of its own height and width.
+        mask: For each dimension, or channel of an image, whether it passes through unchanged. None: the first half
+            does, the smaller one of an odd number, so that a reversal of the order moves every element. Of an image,
+            ``"checkerboard"`` lets the pixels pass whose row and column add up to an even number.
+        swap: Whether what passes and what is changed trade places.
+        net: Makes the network; `functools.partial` sets its options. For vectors it is called as
+            ``net((kept + H,), (D - kept, size))`` with the number of elements that are kept and the number of raw
+            numbers that an element needs, and None takes an `MLP`; for images as
+            ``net((kept + H, height, width), (size * changed, height, width))``, in channels, of which all are kept and
+            all are changed by a checkerboard, and None takes a `ConvNet`.
 
     Raises:
         ValueError: If a size is not positive, or the mask has the wrong length, keeps everything, or keeps nothing
             where there is no context either.
     """
 
-    kept: Tensor
-    moved: Tensor
-    back: Tensor
-
     def __init__(
         self,
-        dim: int,
+        shape: Size,
         elementwise: Elementwise,
         *,
-        context_dim: int | None = None,
-        mask: Sequence[bool] | None = None,
-        net: CouplingNet = MLP,
+        context_dim: Size | None = None,
+        mask: Passing | None = None,
+        swap: bool = False,
+        net: CouplingNet | None = None,
     ) -> None:
-        super().__init__(dim, context_dim=context_dim)
-        mask = self._checked(mask)
-        kept, moved = ([i for i in range(dim) if mask[i] is side] for side in (True, False))
-        self.register_buffer("kept", torch.tensor(kept, dtype=torch.long))  # the mask is in the state_dict, as indices
-        self.register_buffer("moved", torch.tensor(moved, dtype=torch.long))
-        self.register_buffer("back", torch.tensor(kept + moved).argsort())
-        self.ordered = kept + moved == list(range(dim))
+        super().__init__(shape, context_dim=context_dim)
+        if len(self.shape) not in (1, 3):
+            raise ValueError(
+                f"{type(self).__name__} got shape={self.shape}: it needs a number of dimensions, or (C, H, W)."
+            )
+        self.mask = self._make_mask(mask, swap=swap)
         self.elementwise = elementwise
-        self.net = net((len(kept) + (self.context_dim or 0),), (len(moved), elementwise.size))
-        self._start_as_identity(len(moved) * elementwise.size)
+        seen, image = self._seen_shape(), len(self.shape) == 3
+        channels, *plane = self.mask.moved_shape
+        raw = (elementwise.size * channels, *plane) if image else (channels, elementwise.size)
+        self.net = (net or (ConvNet if image else MLP))(seen, raw)
+        self._start_as_identity(elementwise.size * channels)
 
     def bind(self, context: Tensor | None) -> Parameters:
         """Give the context as it is: the network sees it together with the elements that are kept."""
         return () if context is None else (context,)
 
+    def raw_numbers(self, seen: Tensor, context: Parameters) -> Tensor:
+        """Compute the raw numbers, shape ``(*batch, *changed, size)``, from what passes and a context."""
+        if len(self.shape) == 1:
+            batch = seen.shape[:-1]
+            return self.net(torch.cat([seen, *(h.expand(*batch, -1) for h in context)], -1) if context else seen)
+        batch, plane = seen.shape[:-3], self.shape[1:]
+        for h in context:
+            planes = h if len(self.context_shape or ()) == 3 else h[..., None, None]
+            seen = torch.cat([seen, planes.expand(*batch, -1, *plane)], -3)
+        raw = self.net(seen)  # (*batch, size * channels, H, W)
+        return raw.unflatten(-3, (self.elementwise.size, self.mask.moved_shape[0])).movedim(-4, -1)
+
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        kept, moved, raw = self._split(x, parameters)
-        return self._join(kept, *self.elementwise.forward_and_logdet(moved, raw))
+        kept, moved, seen = self.mask.part(x)
+        raw = self.raw_numbers(seen, parameters)
+        return self.mask.join(kept, *self.elementwise.forward_and_logdet(moved, raw))
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        kept, moved, raw = self._split(y, parameters)
-        return self._join(kept, *self.elementwise.inverse_and_logdet(moved, raw))
+        kept, moved, seen = self.mask.part(y)
+        raw = self.raw_numbers(seen, parameters)
+        return self.mask.join(kept, *self.elementwise.inverse_and_logdet(moved, raw))
 
-    def _split(self, x: Tensor, context: Parameters) -> tuple[Tensor, Tensor, Tensor]:
-        if self.ordered:
-            kept, moved = x.split([len(self.kept), len(self.moved)], -1)
-        else:
-            kept, moved = x.index_select(-1, self.kept), x.index_select(-1, self.moved)
-        seen = torch.cat([kept, *(h.expand(*x.shape[:-1], -1) for h in context)], -1) if context else kept
-        return kept, moved, self.net(seen)
-
-    def _join(self, kept: Tensor, moved: Tensor, logdet: Tensor) -> tuple[Tensor, Tensor]:
-        y = torch.cat([kept, moved], -1)
-        return y if self.ordered else y.index_select(-1, self.back), logdet.sum(-1)
-
-    def _checked(self, mask: Sequence[bool] | None) -> list[bool]:
-        name = f"{type(self).__name__}(dim={self.dim})"
-        first_half = [i < self.dim // 2 for i in range(self.dim)]
-        values = first_half if mask is None else [bool(value) for value in mask]
-        example = f"as in mask=[i % 2 == 0 for i in range({self.dim})]"
-        example = example if self.dim > 1 else "as in mask=[False] together with a context_dim"
-        if len(values) != self.dim:
+    def _seen_shape(self) -> Shape:
+        """What the network sees: what passes, and the context, of which a vector becomes channels."""
+        channels, *plane = self.mask.kept_shape
+        context = self.context_shape or (0,)
+        if len(context) > 1 and list(context[1:]) != plane:
             raise ValueError(
-                f"{name} got a mask of {len(values)} values: it needs {self.dim}, one for each dimension, {example}."
+                f"{type(self).__name__}(shape={self.shape}) got context_dim={context}: an image as context must have "
+                f"the same height and width, {tuple(plane)}."
+                if plane
+                else f"{type(self).__name__}(dim={self.dim}) got context_dim={context}: vectors need a number."
+            )
+        return (channels + context[0], *plane)
+
+    def _make_mask(self, mask: Passing | None, *, swap: bool) -> Mask:
+        if isinstance(mask, str):
+            who = f"{type(self).__name__}(shape={self.shape})"
+            if mask != "checkerboard" or len(self.shape) != 3:
+                raise ValueError(
+                    f"{who} got mask={mask!r}: it must be a value for each dimension or channel, or, for images (C, H, "
+                    f"W), 'checkerboard'."
+                )
+            if self.shape[1:] == (1, 1):
+                raise ValueError(
+                    f"{who} got mask='checkerboard', which leaves nothing of a single pixel: take a mask of channels."
+                )
+            return Checkerboard(self.shape, odd=swap)
+        first_half = [i < self.shape[0] // 2 for i in range(self.shape[0])]
+        values = [bool(value) is not swap for value in (first_half if mask is None else mask)]
+        self._check_mask(values)
+        return IndexMask(self.shape, values)
+
+    def _check_mask(self, values: Sequence[bool]) -> None:
+        size = self.shape[0]
+        name = f"{type(self).__name__}(dim={size})" if len(self.shape) == 1 else f"{type(self).__name__}({self.shape})"
+        one = "dimension" if len(self.shape) == 1 else "channel"
+        example = f"as in mask=[i % 2 == 0 for i in range({size})]"
+        example = example if size > 1 else "as in mask=[False] together with a context_dim"
+        if len(values) != size:
+            raise ValueError(
+                f"{name} got a mask of {len(values)} values: it needs {size}, one for each {one}, {example}."
             )
         if all(values):
             raise ValueError(
@@ -109,15 +152,11 @@ class Coupling(FlowTransform):
                 f"{name} got a mask that leaves nothing to condition on: at least one value must be True, or there "
                 f"must be a context, {example}."
             )
-        return values
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- torch's signature
-        super()._load_from_state_dict(*args, **kwargs)
-        self.ordered = bool((self.back[1:] > self.back[:-1]).all())
 
     @torch.no_grad()
     def _start_as_identity(self, outputs: int) -> None:
-        linear = last_linear(self.net)
-        if linear is not None and linear.out_features == outputs:
-            for parameter in linear.parameters():
+        layer = last_layer(self.net)
+        size = None if layer is None else layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        if layer is not None and size == outputs:
+            for parameter in layer.parameters():
                 parameter.zero_()

@@ -27,7 +27,7 @@ class Invert(FlowTransform):
     def __init__(self, flow: FlowTransform) -> None:
         if not isinstance(flow, FlowTransform):
             raise ValueError(f"Invert got a {type(flow).__name__}: it must be a flow, e.g. Planar(2).")
-        super().__init__(flow.shape, context_dim=flow.context_dim)
+        super().__init__(flow.out_shape, out_shape=flow.shape, context_dim=flow.context_dim)
         self._cache_size = flow._cache_size
         self.flow = flow
         self.domain, self.codomain = flow.codomain, flow.domain

@@ -51,7 +51,7 @@ def make_flow(
     kinds = (*([Transform] if stock else []), *([ConditionalTransform] if stock and context else []), FlowTransform)
     if not isinstance(flow, kinds):
         raise ValueError(f"{who} got a flow= that makes {type(flow).__name__}: it must make a flow, e.g. flow=Planar.")
-    if getattr(flow, "shape", (dim,)) != (dim,):
+    if {getattr(flow, "shape", (dim,)), getattr(flow, "out_shape", (dim,))} != {(dim,)}:
         raise ValueError(f"{who} got a flow= that makes {flow}: its dimension must be {dim}.")
     if getattr(flow, "context_dim", None) not in (None, context):
         needed = f"{context}, which it gets by itself" if context else "left out: there is no context"

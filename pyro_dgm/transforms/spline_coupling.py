@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spline coupling (neural spline flow): some elements say how splines bend the others."""
 
-from collections.abc import Sequence
-
-from pyro_dgm.nn.mlp import MLP
-from pyro_dgm.transforms.coupling import Coupling, CouplingNet
+from pyro_dgm.transforms.base import Size
+from pyro_dgm.transforms.coupling import Coupling, CouplingNet, Passing
 from pyro_dgm.transforms.rational_quadratic import RationalQuadratic
 
 
@@ -18,11 +16,15 @@ class SplineCoupling(Coupling):
     are one pass. Starts as the identity. Data should be standardised, so that they lie within the bound.
 
     Args:
-        dim: Number of dimensions D.
-        context_dim: Size H of a context, which the network sees beside the elements; None for none.
-        mask: For each dimension, whether it passes through unchanged. None: the first half does.
+        shape: Number of dimensions D, or the shape ``(C, H, W)`` of an image.
+        context_dim: Size H of a context, which the network sees beside the elements; None for none. An image's
+            coupling also takes the shape ``(H, height, width)`` of a context of its own height and width.
+        mask: For each dimension, or channel of an image, whether it passes through unchanged. None: the first half
+            does. Of an image, ``"checkerboard"`` lets the pixels pass whose row and column add up to an even number.
+        swap: Whether what passes and what is changed trade places.
         net: Makes the network, called as ``net((kept + H,), (D - kept, 3 * bins - 1))`` with the number of elements
-            that are kept; `functools.partial` sets its options.
+            that are kept, an `MLP` if None; for images in channels, as `Coupling` says, a `ConvNet` if None.
+            `functools.partial` sets its options.
         bins: Number of bins of a spline.
         bound: Half the width of the interval that splines bend.
 
@@ -42,12 +44,13 @@ class SplineCoupling(Coupling):
 
     def __init__(
         self,
-        dim: int,
+        shape: Size,
         *,
-        context_dim: int | None = None,
-        mask: Sequence[bool] | None = None,
-        net: CouplingNet = MLP,
+        context_dim: Size | None = None,
+        mask: Passing | None = None,
+        swap: bool = False,
+        net: CouplingNet | None = None,
         bins: int = 8,
         bound: int | float = 5.0,
     ) -> None:
-        super().__init__(dim, RationalQuadratic(bins, bound), context_dim=context_dim, mask=mask, net=net)
+        super().__init__(shape, RationalQuadratic(bins, bound), context_dim=context_dim, mask=mask, swap=swap, net=net)

@@ -14,6 +14,7 @@ from pyro_dgm.transforms.coupling import Coupling
 from pyro_dgm.transforms.inverse_autoregressive import InverseAutoregressive
 from pyro_dgm.transforms.lu_linear import LULinear
 from pyro_dgm.transforms.make_flow import make_flow
+from pyro_dgm.transforms.masks import IndexMask
 from pyro_dgm.transforms.permute import Permute
 
 Between = Literal["reverse", "random", "lu"]
@@ -84,8 +85,8 @@ def _unchanged(flows: list[FlowTransform], dim: int) -> list[int]:
         return []
     places, left = torch.arange(dim), torch.ones(dim, dtype=torch.bool)
     for flow in flows:
-        if isinstance(flow, Coupling):
-            left[places[flow.moved]] = False
+        if isinstance(flow, Coupling) and isinstance(flow.mask, IndexMask):
+            left[places[flow.mask.moved]] = False
         elif isinstance(flow, Permute):
             places = places[flow.order]
     return left.nonzero().flatten().tolist()

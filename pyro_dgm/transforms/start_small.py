@@ -6,6 +6,12 @@ import torch
 from torch import nn
 
 
+def last_layer(net: nn.Module) -> nn.Linear | nn.Conv2d | None:
+    """Find the linear layer or convolution that was put last into a network; None if it has none."""
+    kinds = (nn.Linear, nn.Conv2d)
+    return next((module for module in reversed(list(net.modules())) if isinstance(module, kinds)), None)
+
+
 def last_linear(net: nn.Module) -> nn.Linear | None:
     """Find the linear layer that was put last into a network; None if it has none."""
     return next((module for module in reversed(list(net.modules())) if isinstance(module, nn.Linear)), None)

@@ -206,7 +206,7 @@ def test_what_does_not_fit_together_is_not_composed():
         Compose([])
     with pytest.raises((ValueError, TypeCheckError), match="ExpTransform"):
         Compose([Bend(2), torch.distributions.ExpTransform()])
-    with pytest.raises(ValueError, match=r"Compose got flows \[Bend\(2\), Bend\(3\)\]: all must have one dimension"):
+    with pytest.raises(ValueError, match=r"Compose got flows \[Bend\(2\), Bend\(3\)\]: each must take the shape"):
         Compose([Bend(2), Bend(3)])
     with pytest.raises(ValueError, match=r"Compose got flows .*context_dim=4.*one context_dim or none"):
         Compose([Bend(2, context_dim=3), Bend(2, context_dim=4)])

@@ -10,6 +10,7 @@ BENCHMARKS = (
     "iwae_step",
     "importance_sampling",
     "flows",
+    "image_flows",
     "autoregressive_inversion",
     "potentials",
     "density_estimation",

@@ -37,6 +37,7 @@ from pyro_dgm.distributions import (
     BernoulliLikelihood,
     CategoricalLevels,
     CategoricalLikelihood,
+    Dequantizer,
     DiagonalNormal,
     DiscretizedLogistic,
     DiscretizedLogisticLikelihood,
@@ -48,6 +49,8 @@ from pyro_dgm.distributions import (
     Likelihood,
     NormalMixture,
     StandardNormal,
+    UniformDequantizer,
+    VariationalDequantizer,
 )
 from pyro_dgm.infer import (
     CIWAE,
@@ -76,6 +79,7 @@ from pyro_dgm.models import (
 )
 from pyro_dgm.nn import (
     MLP,
+    ConvNet,
     GatedConv2d,
     GatedConvDecoder,
     GatedConvEncoder,
@@ -83,6 +87,7 @@ from pyro_dgm.nn import (
     GatedLinear,
     GatedMLP,
     Net,
+    ResidualConvNet,
 )
 from pyro_dgm.transforms import (
     ActNorm,
@@ -91,20 +96,27 @@ from pyro_dgm.transforms import (
     BatchNorm,
     Compose,
     FlowTransform,
+    Glow,
     Householder,
     HouseholderSylvester,
     InverseAutoregressive,
     Invert,
+    InvertibleConv1x1,
     LULinear,
     MaskedAutoregressive,
+    MultiScale,
     NeuralAutoregressive,
     OrthogonalSylvester,
     Permute,
     Planar,
     QRLinear,
     Radial,
+    RealNVP,
+    Reversible,
     SplineAutoregressive,
     SplineCoupling,
+    Split,
+    Squeeze,
     Stack,
     TriangularSylvester,
 )
@@ -123,6 +135,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...
 }
 
 NETS: dict[str, Callable[[], Net]] = {
+    "ConvNet": lambda: ConvNet((2, 4, 6), (3, 4, 6), hidden=(5, 6)),
+    "ConvNet (one layer)": lambda: ConvNet((2, 4, 3), (1, 4, 3), hidden=(), kernels=(5,)),
     "GatedConvDecoder": lambda: GatedConvDecoder((4,), (1, 8, 12), width=2),
     "GatedConvDecoder (colour, odd sizes, many parameters)": lambda: GatedConvDecoder((2, 2), (5, 3, 5, 7), width=2),
     "GatedConvEncoder": lambda: GatedConvEncoder((8, 12), (6,), features=5, width=2),
@@ -130,6 +144,10 @@ NETS: dict[str, Callable[[], Net]] = {
     "GatedMLP": lambda: GatedMLP((2, 3), (4, 2), hidden=(5, 6)),
     "MLP": lambda: MLP((2, 3), (4, 2), hidden=(5, 6), activation=nn.Tanh),
     "MLP (affine)": lambda: MLP((3,), (4,), hidden=()),
+    "ResidualConvNet": lambda: ResidualConvNet((2, 4, 6), (3, 4, 6), channels=5),
+    "ResidualConvNet (one block, tanh)": lambda: ResidualConvNet(
+        (1, 3, 5), (4, 3, 5), channels=4, blocks=1, activation=nn.Tanh
+    ),
 }
 
 # Flows, called with a dimension, and with context_dim by keyword for an amortised one.
@@ -185,6 +203,9 @@ TRANSFORMS: dict[str, Callable[..., FlowTransform]] = {
     "QRLinear (one reflection)": partial(QRLinear, reflections=1),
     "Radial": Radial,
     "Radial (3 in a row)": partial(Radial, depth=3),
+    "Reversible": lambda dim, **context: Reversible(
+        [AffineCoupling(dim, net=SMALL_NET, **context), Invert(Compose([LULinear(dim), ActNorm(dim, **context)]))]
+    ),
     "SplineAutoregressive": partial(SplineAutoregressive, bins=4, **SMALL_MADE),
     "SplineCoupling": partial(SplineCoupling, bins=4, net=SMALL_NET),
     "SplineCoupling (narrow)": partial(SplineCoupling, bins=3, bound=1, net=SMALL_NET),
@@ -194,13 +215,63 @@ TRANSFORMS: dict[str, Callable[..., FlowTransform]] = {
     "TriangularSylvester (3 in a row)": partial(TriangularSylvester, depth=3),
 }
 
+# Flows of images, called with a shape (C, H, W), and with context_dim by keyword for an amortised one.
+SMALL_CONV = partial(ConvNet, hidden=(4,), kernels=(3, 3), activation=nn.Tanh)
+IMAGE_TRANSFORMS: dict[str, Callable[..., FlowTransform]] = {
+    "ActNorm (channels)": ActNorm,
+    "AdditiveCoupling (channels)": partial(AdditiveCoupling, net=SMALL_CONV),
+    "AffineCoupling (channels)": partial(AffineCoupling, net=SMALL_CONV),
+    "AffineCoupling (checkerboard)": partial(AffineCoupling, mask="checkerboard", net=SMALL_CONV),
+    "AffineCoupling (checkerboard, an image as context)": lambda shape, **context: AffineCoupling(
+        shape, mask="checkerboard", swap=True, net=SMALL_CONV, **{h: (n, *shape[1:]) for h, n in context.items()}
+    ),
+    "Compose (channels)": lambda shape, **context: Compose(
+        [AffineCoupling(shape, swap=swap, net=SMALL_CONV, **context) for swap in (False, True)]
+    ),
+    "Glow": partial(Glow, levels=2, depth=2, net=SMALL_CONV),
+    "Glow (additive, qr, reversible)": partial(
+        Glow, levels=2, depth=2, coupling="additive", net=SMALL_CONV, conv="qr", reversible=True
+    ),
+    "Glow (spline, nothing learned of the prior)": partial(
+        Glow, levels=1, depth=1, coupling=partial(SplineCoupling, bins=4), net=SMALL_CONV, learned_prior=False
+    ),
+    "InvertibleConv1x1": InvertibleConv1x1,
+    "InvertibleConv1x1 (qr)": partial(InvertibleConv1x1, decomposition="qr"),
+    "MultiScale": lambda shape, **context: MultiScale(
+        [AffineCoupling((n, *shape[1:]), mask="checkerboard", net=SMALL_CONV, **context) for n in (shape[0], 1)]
+    ),
+    "RealNVP": partial(RealNVP, net=SMALL_CONV),
+    "RealNVP (one level, learned prior, reversible)": partial(
+        RealNVP, levels=1, net=SMALL_CONV, learned_prior=True, reversible=True
+    ),
+    "Reversible (channels)": lambda shape, **context: Reversible(
+        [
+            AffineCoupling(shape, net=SMALL_CONV, **context),
+            Invert(InvertibleConv1x1(shape, **context)),
+            SplineCoupling(shape, bins=4, mask="checkerboard", net=SMALL_CONV, **context),
+            ActNorm(shape, **context),
+        ]
+    ),
+    "SplineCoupling (channels)": partial(SplineCoupling, bins=4, net=SMALL_CONV),
+    "SplineCoupling (checkerboard)": partial(SplineCoupling, bins=4, mask="checkerboard", net=SMALL_CONV),
+    "Split": partial(Split, net=SMALL_CONV),
+    "Squeeze": Squeeze,
+}
+
 # What some flows do not promise, by class, each with the reason.
-TRANSFORMS_WITHOUT_CONTEXT = {"BatchNorm": "it normalises all data alike", "Permute": "it has no parameters"}
+TRANSFORMS_WITHOUT_CONTEXT = {
+    "BatchNorm": "it normalises all data alike",
+    "Permute": "it has no parameters",
+    "Squeeze": "it has none",
+}
 TRANSFORMS_OF_FREE_SCALE = {  # where parameters are 100, floating point numbers end
     "ActNorm": "its log-scales are its parameters",
     "BatchNorm": "its log-scales are its parameters",
     "LULinear": "the logs of its diagonal are its parameters, and its triangles are products",
     "QRLinear": "the logs of its diagonal are its parameters",
+}
+TRANSFORMS_OF_MANY_MATRICES = {
+    "Glow": "matrices of 8 and 16 channels with entries of order 1, multiplied, are singular"
 }
 TRANSFORMS_OF_WHOLE_BATCHES = {"BatchNorm": "in training mode data are normalised by their batch"}
 
@@ -243,6 +314,15 @@ LIKELIHOODS: dict[str, Callable[[tuple[int, ...]], Likelihood]] = {
         for likelihood in (CategoricalLikelihood, DiscretizedLogisticLikelihood, DiscretizedLogisticMixtureLikelihood)
         for levels in (2, 17, 256, 65536)
     },
+}
+
+# Dequantisers, called with a shape and a number of levels.
+DEQUANTIZERS: dict[str, Callable[[tuple[int, ...], int], Dequantizer]] = {
+    "UniformDequantizer": UniformDequantizer,
+    "VariationalDequantizer": partial(VariationalDequantizer, context=3, encoder=SMALL_CONV),
+    "VariationalDequantizer (a flow of one's own)": partial(
+        VariationalDequantizer, context=2, flow=partial(SplineCoupling, bins=4, mask="checkerboard", net=SMALL_CONV)
+    ),
 }
 
 # Bounds, called with a number of particles.

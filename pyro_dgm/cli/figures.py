@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_dgm import plots
-from pyro_dgm.cli.measure import Program
+from pyro_dgm.cli.measure import Program, has_codes
 from pyro_dgm.data import Dataset, Split
 from pyro_dgm.evaluate import active_units, decode, dream, elbo_terms, embed, random_subset, reconstruct, traverse
 from pyro_dgm.train import History
@@ -36,7 +36,7 @@ def draw_all(program: Program, data: Dataset, folder: Path, history: History, *,
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures: dict[str, Callable[[], Figure]] = {"learning_curve": lambda: _curve(history, warmup_end)}
-    has_latent = bool(elbo_terms(program.model, program.guide, data.test.x[:1]).kl)
+    has_latent = has_codes(program) and bool(elbo_terms(program.model, program.guide, data.test.x[:1]).kl)
     found = active_units(program.model, program.guide, _some(data, POINTS).x) if has_latent else None
     variances = found.variances if found else {}
     if is_image(data.description.shape) and (levels := data.description.levels) is not None:

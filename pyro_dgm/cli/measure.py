@@ -16,7 +16,11 @@ seems to vary by 0.001 from datum to datum, a tenth of what counts as active."""
 
 @runtime_checkable
 class Program(Protocol):
-    """A model as the command line knows it: a module with a Pyro model and its guide."""
+    """A model as the command line knows it: a module with a Pyro model and its guide.
+
+    It may have more, which is used if it is there: ``has_codes``, False if what is latent is no code of the datum (an
+    image before rounding, say), so that nobody counts its units; ``at_temperature(t)``, itself with other noise.
+    """
 
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Score x, or dream without it."""
@@ -31,7 +35,7 @@ class Measures:
 
     Attributes:
         terms: The -ELBO and its parts.
-        units: The active units, if anything is latent.
+        units: The active units, if anything is latent and a code.
         nll: The negative log-likelihood by importance sampling, if it was asked for.
         shape: Shape of one datum, for bits per dimension.
     """
@@ -52,7 +56,7 @@ class Measures:
     @property
     def gap(self) -> Estimate | None:
         """What the posterior costs: -ELBO less NLL, datum by datum; it lies below the inference gap, -ELBO + log p."""
-        if self.nll is None or self.units is None:
+        if self.nll is None or not self.terms.kl:
             return None
         terms = self.terms.negative_elbo
         method = f"-ELBO of {terms.method} less NLL of {self.nll.method}"
@@ -112,8 +116,13 @@ def measure(
     pair = (program.model, program.guide)
     terms = elbo_terms(*pair, x, num_samples=elbo_samples, num_data=num_data, seed=seed)
     units = nll = None
-    if terms.kl:
+    if terms.kl and has_codes(program):
         units = active_units(*pair, x, num_samples=MEAN_SAMPLES, num_data=num_data, seed=seed, batch_size=1000)
     if num_samples is not None:
         nll = log_likelihood(*pair, x, num_samples=num_samples, num_data=num_data, seed=seed)
     return Measures(terms, units, nll, tuple(x.shape[1:]))
+
+
+def has_codes(program: Program) -> bool:
+    """Whether what is latent in a model is a code of the datum, which it is unless the model says otherwise."""
+    return bool(getattr(program, "has_codes", True))

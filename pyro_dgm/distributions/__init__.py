@@ -10,6 +10,7 @@ from pyro_dgm.distributions.bernoulli import Bernoulli
 from pyro_dgm.distributions.bernoulli_likelihood import BernoulliLikelihood
 from pyro_dgm.distributions.categorical_levels import CategoricalLevels
 from pyro_dgm.distributions.categorical_likelihood import CategoricalLikelihood
+from pyro_dgm.distributions.dequantizer import Dequantizer
 from pyro_dgm.distributions.diagonal_normal import DiagonalNormal
 from pyro_dgm.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_dgm.distributions.discretized_logistic_likelihood import DiscretizedLogisticLikelihood
@@ -24,13 +25,16 @@ from pyro_dgm.distributions.normal import Normal
 from pyro_dgm.distributions.normal_mixture import NormalMixture
 from pyro_dgm.distributions.potential import Potential
 from pyro_dgm.distributions.standard_normal import StandardNormal
+from pyro_dgm.distributions.uniform_dequantizer import UniformDequantizer
 from pyro_dgm.distributions.unnormalized import Unnormalized
+from pyro_dgm.distributions.variational_dequantizer import VariationalDequantizer
 
 __all__ = [
     "Bernoulli",
     "BernoulliLikelihood",
     "CategoricalLevels",
     "CategoricalLikelihood",
+    "Dequantizer",
     "DiagonalNormal",
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
@@ -45,5 +49,7 @@ __all__ = [
     "NormalMixture",
     "Potential",
     "StandardNormal",
+    "UniformDequantizer",
     "Unnormalized",
+    "VariationalDequantizer",
 ]

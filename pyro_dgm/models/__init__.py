@@ -12,6 +12,7 @@ from pyro_dgm.models.flow_model import FlowModel
 from pyro_dgm.models.gaussian_mixture import GaussianMixture
 from pyro_dgm.models.gaussian_mixture_prior import GaussianMixturePrior
 from pyro_dgm.models.hierarchical_vae import HierarchicalVAE
+from pyro_dgm.models.image_flow import ImageFlow
 from pyro_dgm.models.k_means import KMeans
 from pyro_dgm.models.marginal_mixture import MarginalMixture
 from pyro_dgm.models.ppca import PPCA
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianMixture",
     "GaussianMixturePrior",
     "HierarchicalVAE",
+    "ImageFlow",
     "KMeans",
     "MarginalMixture",
     "PPCA",

@@ -15,6 +15,7 @@ from pyro_dgm.nn.gated_linear import GatedLinear
 from pyro_dgm.nn.gated_mlp import GatedMLP
 from pyro_dgm.nn.mlp import MLP
 from pyro_dgm.nn.net import Net
+from pyro_dgm.nn.residual_conv_net import ResidualConvNet
 
 __all__ = [
     "ConvNet",
@@ -26,4 +27,5 @@ __all__ = [
     "GatedMLP",
     "MLP",
     "Net",
+    "ResidualConvNet",
 ]

@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from pyro_dgm.nn.net import Net
+from pyro_dgm.nn.pixel_layout import pixel_layout
 from pyro_dgm.nn.shape import positive_shape
 
 
@@ -54,10 +55,11 @@ class ConvNet(Net):
                 f"kernels={(3,) * (len(widths) - 1)}."
             )
         layers: list[nn.Module] = []
+        rectified = activation is nn.ReLU  # no gradient needs what a convolution gave: written over, it costs no memory
         for (n, m), size in zip(pairwise(widths), kernels, strict=True):
-            layers += [nn.Conv2d(n, m, size, padding=size // 2), activation()]
+            layers += [nn.Conv2d(n, m, size, padding=size // 2), nn.ReLU(inplace=True) if rectified else activation()]
         self.layers = nn.Sequential(*layers[:-1])
 
     def body(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, C', H, W)``."""
-        return self.layers(x)
+        return self.layers(pixel_layout(x))

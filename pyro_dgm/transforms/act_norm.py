@@ -1,25 +1,26 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""A scale and a shift of every element, which begin where the first batch comes out with mean 0 and variance 1."""
+"""A scale and a shift of every element or channel, which begin where the first batch leaves with mean 0, variance 1."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from pyro_dgm.transforms.base import FlowTransform, Parameters
+from pyro_dgm.transforms.base import FlowTransform, Parameters, Size
 from pyro_dgm.transforms.flow_parameters import ContextNet, FlowParameters
 from pyro_dgm.transforms.one_pass import under_functorch
 from pyro_dgm.transforms.start_small import start_small
 
 
 class ActNorm(FlowTransform):
-    r"""Scale and shift every element, initialised by data.
+    r"""Scale and shift every element of a vector, or every channel of an image, initialised by data.
 
-    .. math:: y = e^{s} \odot x + b, \qquad \log|\det J| = \sum_i s_i
+    .. math:: y = e^{s} \odot x + b, \qquad \log|\det J| = \sum_i s_i \quad (\text{images: } H W \sum_c s_c)
 
     The first batch of two rows or more that comes in training mode sets s and b so that, over all its leading
     dimensions, each element of what leaves has mean 0 and variance 1; an element that does not vary is only centred.
+    Of images every pixel is a row, so that a single image will do, as it must where memory holds no more.
     What leaves is x when data are scored, for which the inverse runs, and y when noise is sampled. Hence:
 
     - Let data come first. To choose them: :meth:`initialize`, or ``flow.train().inverse_and_logdet(data)`` for every
@@ -34,30 +35,40 @@ class ActNorm(FlowTransform):
     With a context, y = exp(s) (exp(s(h)) x + b(h)) + b, of which the network's part starts near the identity.
 
     Args:
-        dim: Dimension D.
-        context_dim: Size H of a context; None for one s and b.
-        context_net: Makes the network from ``context_dim`` and 2 D.
+        shape: Dimension D, or the shape ``(C, H, W)`` of an image.
+        context_dim: Size of a context, which is a vector; None for one s and b.
+        context_net: Makes the network from ``context_dim`` and 2 D, or 2 C.
+
+    Attributes:
+        log_scale: The own s, shape ``(D,)`` or ``(C, 1, 1)``.
+        shift: The own b, of the same shape.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive, or the shape is neither that of a vector nor that of an image.
 
-    Source: Kingma & Dhariwal (NeurIPS 2018), arXiv:1807.03039, section 3.1, for vectors.
+    Source: Kingma & Dhariwal (NeurIPS 2018), arXiv:1807.03039, section 3.1 and table 1; vectors are images of one
+    pixel.
 
     Example:
         >>> flow, data = ActNorm(2), 3 + 5 * torch.randn(100, 2)
         >>> x = flow.inv(data)
         >>> torch.allclose(x.mean(0), torch.zeros(2), atol=1e-5), torch.allclose(x.var(0, correction=0), torch.ones(2))
         (True, True)
+        >>> ActNorm((3, 8, 8)).log_scale.shape
+        torch.Size([3, 1, 1])
     """
 
     initialized: Tensor
 
-    def __init__(self, dim: int, *, context_dim: int | None = None, context_net: ContextNet = nn.Linear) -> None:
-        super().__init__(dim, context_dim=context_dim)
-        self.log_scale = nn.Parameter(torch.zeros(dim))
-        self.shift = nn.Parameter(torch.zeros(dim))
+    def __init__(self, shape: Size, *, context_dim: int | None = None, context_net: ContextNet = nn.Linear) -> None:
+        super().__init__(shape, context_dim=context_dim)
+        if len(self.shape) not in (1, 3):
+            raise ValueError(f"ActNorm got shape={self.shape}: it needs a number of dimensions, or (C, H, W).")
+        own = (*self.shape[:1], *(1 for _ in self.shape[1:]))
+        self.log_scale = nn.Parameter(torch.zeros(own))
+        self.shift = nn.Parameter(torch.zeros(own))
         if context_dim is not None:
-            start = {"log_scale": torch.zeros(dim), "shift": torch.zeros(dim)}
+            start = {"log_scale": torch.zeros(own), "shift": torch.zeros(own)}
             self.values = FlowParameters(start, context_dim, context_net)
             start_small(self.values.net)
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
@@ -72,18 +83,18 @@ class ActNorm(FlowTransform):
         """Set s and b by data, whatever they were.
 
         Args:
-            data: Shape ``(*batch, D)``, two rows or more.
+            data: Shape ``(*batch, D)``, two rows or more, or ``(*batch, C, H, W)``, two pixels or more.
             inverse: Whether the inverse gets the data, as when they are scored; False if the forward map gets them.
 
         Raises:
-            ValueError: If there are fewer than two rows, or a number is not finite.
+            ValueError: If there are fewer than two rows (pixels), or a number is not finite.
         """
         self._check(data)
-        count, mean, variance = _moments(data.reshape(-1, self.dim).to(self.log_scale.dtype))
+        count, mean, variance = _moments(self._rows(data))
         if not bool((count > 1) & variance.isfinite().all()):
             raise ValueError(
-                f"{self}.initialize got data of shape {tuple(data.shape)}: it needs at least two rows, in which all "
-                f"numbers are finite."
+                f"{self}.initialize got data of shape {tuple(data.shape)}: it needs at least two rows (of images: "
+                f"pixels), in which all numbers are finite."
             )
         self._set(mean, variance, inverse=inverse)
 
@@ -93,25 +104,41 @@ class ActNorm(FlowTransform):
             x = x * log_scale.exp() + shift
         if self._ask:
             self._meet(x, inverse=False)
-        logdet = self.log_scale.sum() + log_scale.sum(-1) if parameters else self.log_scale.sum()
-        return x * self.log_scale.exp() + self.shift, logdet.expand(x.shape[:-1])
+        logdet = self._volume(self.log_scale)
+        if parameters:
+            logdet = logdet + self._volume(log_scale)
+        return x * self.log_scale.exp() + self.shift, self._spread(logdet, x)
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         if self._ask:
             self._meet(y, inverse=True)
         inverse_scale = -self.log_scale
-        x, logdet = (y - self.shift) * inverse_scale.exp(), inverse_scale.sum()
+        x, logdet = (y - self.shift) * inverse_scale.exp(), self._volume(inverse_scale)
         if parameters:
             log_scale, shift = parameters
-            x, logdet = (x - shift) * (-log_scale).exp(), logdet - log_scale.sum(-1)
-        return x, logdet.expand(y.shape[:-1])
+            x, logdet = (x - shift) * (-log_scale).exp(), logdet - self._volume(log_scale)
+        return x, self._spread(logdet, y)
+
+    def _volume(self, log_scale: Tensor) -> Tensor:
+        """Add up log-scales, shape ``(*batch, D)`` or ``(*batch, C, 1, 1)``: a channel has one for each pixel."""
+        if len(self.shape) == 1:
+            return log_scale.sum(-1)
+        return log_scale.sum((-3, -2, -1)) * (self.shape[1] * self.shape[2])
+
+    def _spread(self, logdet: Tensor, x: Tensor) -> Tensor:
+        return logdet.expand(x.shape[: x.dim() - len(self.shape)])
+
+    def _rows(self, data: Tensor) -> Tensor:
+        """Lay out data as rows ``(N, D)``, and images as pixels ``(N, C)``, in the precision of the parameters."""
+        last = data if len(self.shape) == 1 else data.movedim(-3, -1)
+        return last.reshape(-1, self.shape[0]).to(self.log_scale.dtype)
 
     @torch.no_grad()
     def _meet(self, data: Tensor, *, inverse: bool) -> None:
         """Initialise by the first batch that can be used. Waits for the device, but is not called again afterwards."""
         if not self.training or data.is_meta or under_functorch():
             return
-        rows = data.reshape(-1, self.dim).to(self.log_scale.dtype)
+        rows = self._rows(data)
         if not _several_processes() and len(rows) < 2:
             return
         if not bool(self.initialized):
@@ -123,7 +150,7 @@ class ActNorm(FlowTransform):
 
     def _set(self, mean: Tensor, variance: Tensor, *, inverse: bool) -> None:
         info = torch.finfo(mean.dtype)
-        deviation = variance.sqrt()
+        mean, deviation = mean.view_as(self.shift), variance.sqrt().view_as(self.shift)
         varies = deviation > 16 * info.eps * mean.abs() + info.tiny
         deviation = torch.where(varies, deviation, 1)
         self.log_scale.copy_(deviation.log() if inverse else -deviation.log())

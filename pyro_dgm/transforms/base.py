@@ -28,6 +28,9 @@ Size = int | tuple[int, ...]
 Parameters = tuple[Any, ...]
 """Tensors (or nested tuples of them) that broadcast with x: what a formula needs beside x."""
 
+Pull = Callable[[tuple[Tensor, Tensor], tuple[Tensor, ...]], tuple[Tensor, ...]]
+"""Goes backward from a value and a log-determinant: gives the gradients of some tensors, and keeps the parameters'."""
+
 
 class FlowTransform(OnePass, TransformModule, ConditionalTransform):
     """An invertible map of events of one shape to events of as many elements, learned or amortised.
@@ -87,6 +90,22 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
     @abstractmethod
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         """Map y back to x; with log|det dx/dy|."""
+
+    def _steps(self, parameters: Parameters, *, inverse: bool) -> Iterator[tuple["FlowTransform", Parameters, bool]]:
+        """Give the flows that are run one after the other, with their parameters and whether they run backwards."""
+        yield self, parameters, inverse
+
+    def _retrace(self, y: Tensor, parameters: Parameters, pull: Pull, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Find x from y without a graph, map it again with one, and pull the gradients back; for `Reversible`.
+
+        With ``inverse``, y is what the inverse gave. Returns x and its gradient.
+        """
+        ways = [self._forward_and_logdet, self._inverse_and_logdet]
+        there, back = reversed(ways) if inverse else ways
+        with torch.no_grad():
+            x = back(y, parameters)[0].detach()
+        (grad,) = pull(there(x.requires_grad_(), parameters), (x,))
+        return x.detach(), grad
 
     @full_precision
     def forward_and_logdet(self, x: Tensor) -> tuple[Tensor, Tensor]:

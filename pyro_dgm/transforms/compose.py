@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flows one after the other, as one flow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -53,13 +53,18 @@ class Compose(FlowTransform):
         self.flows = nn.ModuleList(flows)
 
     @property
-    def parts(self) -> list[FlowTransform]:
+    def parts(self) -> list:
         """The flows, in their order."""
-        return list(self.flows)  # type: ignore[arg-type]
+        return list(self.flows)
 
     def bind(self, context: Tensor | None) -> Parameters:
         """Compute the parameters of every flow."""
         return tuple(flow.bind(None if flow.context_dim is None else context) for flow in self.parts)
+
+    def _steps(self, parameters: Parameters, *, inverse: bool) -> Iterator[tuple[FlowTransform, Parameters, bool]]:
+        pairs = list(zip(self.parts, parameters, strict=True))
+        for flow, own in reversed(pairs) if inverse else pairs:
+            yield from flow._steps(own, inverse=inverse)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.parts})"

@@ -81,7 +81,7 @@ class Conditioned(OnePass):
     def __repr__(self) -> str:
         return f"{self.flow}.condition(context of shape {(*self.batch_shape, *(self.flow.context_shape or ()))})"
 
-    def _batch(self, shape: torch.Size, *, back: bool) -> torch.Size:
+    def _batch(self, shape: tuple, *, back: bool) -> torch.Size:
         batch = shape[: len(shape) - len(self.flow.out_shape if back else self.flow.shape)]
         try:
             return torch.broadcast_shapes(batch, self.batch_shape)
@@ -93,7 +93,7 @@ class Conditioned(OnePass):
         shape = self._batch(x.shape, back=back) + (self.flow.out_shape if back else self.flow.shape)
         return x if shape == x.shape else x.expand(shape)
 
-    def _mismatch(self, shape: torch.Size) -> str:
+    def _mismatch(self, shape: tuple) -> str:
         batch = tuple(self.batch_shape)
         return (
             f"{type(self.flow).__name__} was conditioned on a context of batch shape {batch}, and got a value of shape "

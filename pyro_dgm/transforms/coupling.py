@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_dgm.nn.conv_net import ConvNet
 from pyro_dgm.nn.mlp import MLP
-from pyro_dgm.transforms.base import FlowTransform, Parameters, Size
+from pyro_dgm.transforms.base import FlowTransform, Parameters, Pull, Size
 from pyro_dgm.transforms.elementwise import Elementwise
 from pyro_dgm.transforms.masks import Checkerboard, IndexMask, Mask
 from pyro_dgm.transforms.start_small import last_layer
@@ -100,6 +100,19 @@ class Coupling(FlowTransform):
         kept, moved, seen = self.mask.part(y)
         raw = self.raw_numbers(seen, parameters)
         return self.mask.join(kept, *self.elementwise.inverse_and_logdet(moved, raw))
+
+    def _retrace(self, y: Tensor, parameters: Parameters, pull: Pull, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """As any flow's, with one pass of the network instead of two: what it sees is in y as it was in x."""
+        ways = [self.elementwise.forward_and_logdet, self.elementwise.inverse_and_logdet]
+        there, back = reversed(ways) if inverse else ways
+        kept, moved, _ = self.mask.part(y)
+        kept = kept.detach().requires_grad_()
+        raw = self.raw_numbers(self.mask.see(kept), parameters)
+        with torch.no_grad():
+            moved = back(moved, raw)[0].detach()
+        grads = pull(self.mask.join(kept, *there(moved.requires_grad_(), raw)), (kept, moved))
+        with torch.no_grad():
+            return self.mask.whole(kept, moved), self.mask.whole(*grads)
 
     def _seen_shape(self) -> Shape:
         """What the network sees: what passes, and the context, of which a vector becomes channels."""

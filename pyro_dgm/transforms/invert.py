@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The inverse of a flow, as a flow: what was fast to sample is now fast to score, and the other way round."""
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from pyro_dgm.transforms.base import FlowTransform, Parameters
@@ -62,6 +64,9 @@ class Invert(FlowTransform):
 
     def __repr__(self) -> str:
         return f"Invert({self.flow!r})"
+
+    def _steps(self, parameters: Parameters, *, inverse: bool) -> Iterator[tuple[FlowTransform, Parameters, bool]]:
+        yield from self.flow._steps(parameters, inverse=not inverse)
 
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         return self.flow._inverse_and_logdet(x, parameters)

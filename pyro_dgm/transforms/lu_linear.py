@@ -30,7 +30,8 @@ class LULinear(FlowTransform):
         context_dim: Size H of a context; None for one learned W.
         start: W before training: the ``"identity"``, a random ``"permutation"``, or a random ``"rotation"`` (which
             may also mirror) as in Glow. P and the signs stay as they are then, and are in the state_dict.
-        context_net: Makes the network from ``context_dim`` and D (D + 1), the number of parameters.
+        bias: Whether there is a b.
+        context_net: Makes the network from ``context_dim`` and D (D + 1), or D D without b, the number of parameters.
 
     Raises:
         ValueError: If a size is not positive or ``start`` is unknown.
@@ -53,6 +54,7 @@ class LULinear(FlowTransform):
         *,
         context_dim: int | None = None,
         start: Start = "identity",
+        bias: bool = True,
         context_net: ContextNet = nn.Linear,
     ) -> None:
         super().__init__(dim, context_dim=context_dim)
@@ -64,31 +66,32 @@ class LULinear(FlowTransform):
             order, sign, triangles = _decompose(_rotation(dim))
             self.permutation.order, self.permutation.places = order, order.argsort()
         self.register_buffer("signs", sign)
-        self.values = FlowParameters({"triangles": triangles, "bias": torch.zeros(dim)}, context_dim, context_net)
+        values = {"triangles": triangles} | ({"bias": torch.zeros(dim)} if bias else {})
+        self.values = FlowParameters(values, context_dim, context_net)
         if context_dim is not None:
             start_small(self.values.net)
 
     def bind(self, context: Tensor | None) -> Parameters:
-        """Lay out L, U, b and the log-determinant; below, on and above its diagonal, one matrix holds L, s and U."""
-        triangles, bias = self.values(context)
+        """Lay out L, U, the log-determinant and b; below, on and above its diagonal, one matrix holds L, s and U."""
+        triangles, *bias = self.values(context)
         log_scale = triangles.diagonal(dim1=-2, dim2=-1)
         lower = triangles.tril(-1) + torch.ones_like(log_scale).diag_embed()
         upper = triangles.triu(1) + (self.signs * log_scale.exp()).diag_embed()
-        return lower, upper, bias, log_scale.sum(-1)
+        return lower, upper, log_scale.sum(-1), *bias
 
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        lower, upper, bias, logdet = parameters
-        y = on_rows(lambda rows: rows @ upper.mT @ lower.mT, x, upper)
-        return self.permutation.reorder(y) + bias, logdet.expand(x.shape[:-1])
+        lower, upper, logdet, *bias = parameters
+        y = self.permutation.reorder(on_rows(lambda rows: rows @ upper.mT @ lower.mT, x, upper))
+        return sum(bias, y), logdet.expand(x.shape[:-1])
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        lower, upper, bias, logdet = parameters
+        lower, upper, logdet, *bias = parameters
 
         def solve(rows: Tensor) -> Tensor:
             rows = torch.linalg.solve_triangular(lower.mT, rows, upper=True, left=False, unitriangular=True)
             return torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False)
 
-        x = on_rows(solve, self.permutation.restore(y - bias), upper)
+        x = on_rows(solve, self.permutation.restore(y - bias[0] if bias else y), upper)
         return x, -logdet.expand(y.shape[:-1])
 
 

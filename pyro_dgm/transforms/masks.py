@@ -45,11 +45,18 @@ class IndexMask(nn.Module):
             kept, moved = x.index_select(self.along, self.kept), x.index_select(self.along, self.moved)
         return kept, moved, kept
 
+    def see(self, kept: Tensor) -> Tensor:
+        """Give what the network may see of what passes."""
+        return kept
+
+    def whole(self, kept: Tensor, moved: Tensor) -> Tensor:
+        """Put both parts together."""
+        y = torch.cat([kept, moved], self.along)
+        return y if self.ordered else y.index_select(self.along, self.back)
+
     def join(self, kept: Tensor, moved: Tensor, logdet: Tensor) -> tuple[Tensor, Tensor]:
         """Put both parts together; with the sum of the log-determinants of the elements."""
-        y = torch.cat([kept, moved], self.along)
-        whole = y if self.ordered else y.index_select(self.along, self.back)
-        return whole, logdet.sum(list(range(self.along, 0)))
+        return self.whole(kept, moved), logdet.sum(list(range(self.along, 0)))
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- torch's signature
         super()._load_from_state_dict(*args, **kwargs)
@@ -78,11 +85,19 @@ class Checkerboard(nn.Module):
 
     def part(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give the image twice, of which `join` takes what it needs, and what the network may see."""
-        return x, x, torch.where(self.passes, x, 0)
+        return x, x, self.see(x)
+
+    def see(self, kept: Tensor) -> Tensor:
+        """Give what the network may see of an image: the pixels that pass, the others zero."""
+        return torch.where(self.passes, kept, 0)
+
+    def whole(self, kept: Tensor, moved: Tensor) -> Tensor:
+        """Put both parts together."""
+        return torch.where(self.passes, kept, moved)
 
     def join(self, kept: Tensor, moved: Tensor, logdet: Tensor) -> tuple[Tensor, Tensor]:
         """Put both parts together; with the sum of the log-determinants of the pixels that were changed."""
-        return torch.where(self.passes, kept, moved), torch.where(self.passes, 0, logdet).sum((-3, -2, -1))
+        return self.whole(kept, moved), torch.where(self.passes, 0, logdet).sum((-3, -2, -1))
 
 
 Mask = IndexMask | Checkerboard

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An invertible matrix, kept as a rotation made of reflections and a triangle with a positive diagonal."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,8 @@ from pyro_dgm.transforms.reflections import reflect, reflect_back, reflections
 from pyro_dgm.transforms.rows import on_rows
 from pyro_dgm.transforms.start_small import start_small
 
+Start = Literal["identity", "rotation"]
+
 
 class QRLinear(FlowTransform):
     r"""Multiply by a matrix that is invertible whatever its parameters, and add a bias.
@@ -19,18 +23,21 @@ class QRLinear(FlowTransform):
     .. math:: y = Q R x + b, \qquad \log|\det J| = \sum_i s_i, \quad r_{ii} = e^{s_i}
 
     Q is a product of K Householder reflections, R upper triangular. Every matrix whose determinant has the sign
-    :math:`(-1)^K` is such a product if K is D or more. It starts as the identity: reflections come in equal pairs (of
-    an odd number, one is left over). The inverse turns back and solves one triangular system; only R can be
-    ill-conditioned. An amortised matrix, one for each datum, starts nearly alike for all.
+    :math:`(-1)^K` is such a product if K is D or more. The inverse turns back and solves one triangular system; only R
+    can be ill-conditioned. An amortised matrix, one for each datum, starts nearly alike for all.
 
     Args:
         dim: Dimension D.
         context_dim: Size H of a context; None for one learned matrix.
         reflections: Number K. None takes D, or D - 1 if that is even, which is enough for every rotation; at least 2.
-        context_net: Makes the network from ``context_dim`` and the number of parameters, K D + D (D + 3) / 2.
+        start: Q R before training: the ``"identity"``, for which reflections come in equal pairs (of an odd number,
+            one is left over), or a random ``"rotation"`` (which an odd number of reflections mirrors).
+        bias: Whether there is a b.
+        context_net: Makes the network from ``context_dim`` and the number of parameters, K D + D (D + 3) / 2, or
+            K D + D (D + 1) / 2 without b.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive or ``start`` is unknown.
 
     Source: Tomczak & Welling (2016), arXiv:1611.09630, for Q; Hoogeboom, van den Berg & Welling (ICML 2019),
     arXiv:1901.11137, for Q R.
@@ -50,42 +57,44 @@ class QRLinear(FlowTransform):
         *,
         context_dim: int | None = None,
         reflections: int | None = None,
+        start: Start = "identity",
+        bias: bool = True,
         context_net: ContextNet = nn.Linear,
     ) -> None:
         super().__init__(dim, context_dim=context_dim)
+        if start not in get_args(Start):
+            raise ValueError(f"QRLinear got start={start!r}: it must be one of {', '.join(get_args(Start))}.")
         if reflections is None:
             reflections = max(2, dim - dim % 2)
         (self.reflections,) = positive_shape(self, "reflections", (reflections,))
-        pairs = torch.randn((self.reflections + 1) // 2, dim).repeat_interleave(2, 0)
+        equal = 2 if start == "identity" else 1  # two equal reflections are none
+        vectors = torch.randn(-(-self.reflections // equal), dim).repeat_interleave(equal, 0)[: self.reflections]
         rows, columns = torch.triu_indices(dim, dim)
         self.register_buffer("positions", rows * dim + columns, persistent=False)
-        start = {
-            "vectors": pairs[: self.reflections],
-            "triangle": torch.zeros(dim * (dim + 1) // 2),
-            "bias": torch.zeros(dim),
-        }
-        self.values = FlowParameters(start, context_dim, context_net)
+        values = {"vectors": vectors, "triangle": torch.zeros(dim * (dim + 1) // 2)}
+        values |= {"bias": torch.zeros(dim)} if bias else {}
+        self.values = FlowParameters(values, context_dim, context_net)
         if context_dim is not None:
             start_small(self.values.net)
 
     def bind(self, context: Tensor | None) -> Parameters:
-        """Lay out Q in its compact form, R, b and the log-determinant; of the triangle, the diagonal holds s."""
-        vectors, triangle, bias = self.values(context)
+        """Lay out Q in its compact form, R, the log-determinant and b; of the triangle, the diagonal holds s."""
+        vectors, triangle, *bias = self.values(context)
         square = triangle.new_zeros(*triangle.shape[:-1], self.dim**2).index_copy(-1, self.positions, triangle)
         square = square.unflatten(-1, (self.dim, self.dim))
         log_scale = square.diagonal(dim1=-2, dim2=-1)
         upper = square.triu(1) + log_scale.exp().diag_embed()
-        return reflections(vectors), upper, bias, log_scale.sum(-1)
+        return reflections(vectors), upper, log_scale.sum(-1), *bias
 
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        compact, upper, bias, logdet = parameters
+        compact, upper, logdet, *bias = parameters
         y = on_rows(lambda rows: reflect(rows @ upper.mT, compact), x, upper)
-        return y + bias, logdet.expand(x.shape[:-1])
+        return sum(bias, y), logdet.expand(x.shape[:-1])
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        compact, upper, bias, logdet = parameters
+        compact, upper, logdet, *bias = parameters
 
         def solve(rows: Tensor) -> Tensor:
             return torch.linalg.solve_triangular(upper.mT, reflect_back(rows, compact), upper=False, left=False)
 
-        return on_rows(solve, y - bias, upper), -logdet.expand(y.shape[:-1])
+        return on_rows(solve, y - bias[0] if bias else y, upper), -logdet.expand(y.shape[:-1])

@@ -30,7 +30,7 @@ def test_a_list_names_what_there_is(kind, some):
 
 def test_the_models_are_those_that_fit_takes():
     mixtures, linear = {"BernoulliMixture", "GaussianMixture", "KMeans"}, {"FactorAnalysis", "PPCA"}
-    assert KINDS["models"]().keys() == {"VAE", "HierarchicalVAE", "FlowModel", *mixtures, *linear}
+    assert KINDS["models"]().keys() == {"VAE", "HierarchicalVAE", "FlowModel", "ImageFlow", *mixtures, *linear}
 
 
 def test_nothing_is_in_two_lists():

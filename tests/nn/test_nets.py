@@ -42,6 +42,9 @@ def test_rows_are_independent_of_each_other_and_of_the_layout(name, device):
 @pytest.mark.parametrize("name", NETS)
 def test_gradient_reaches_every_parameter_and_the_input(name, device):
     net, x = net_and_data(name, (3,), device)
+    with torch.no_grad():  # layers that start as zeros let nothing through to those in front
+        for parameter in net.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
     net(x.requires_grad_()).square().sum().backward()
     for key, parameter in [*net.named_parameters(), ("x", x)]:
         assert parameter.grad is not None, key

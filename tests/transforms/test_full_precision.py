@@ -4,14 +4,14 @@
 
 import torch
 
-from tests.transforms.random_flows import conditioned, every_flow, random_flow
+from tests.transforms.random_flows import conditioned, every_flow_of_anything, random_flow
 
 
-@every_flow
+@every_flow_of_anything
 def test_mixed_precision_does_not_reach_a_flow(case, device):
     torch.manual_seed(0)
     flow = random_flow(case, (5,), dtype=torch.float32, device=device)
-    x = torch.randn(5, 4, device=device)
+    x = torch.randn(5, *flow.shape, device=device)
     y, logdet = flow.forward(x)
     x_again, back = flow.inverse(y.detach().clone())
     with torch.autocast(device.type, dtype=torch.bfloat16):

@@ -17,9 +17,12 @@ KINDS = {
     "LU": LULinear,
     "LU permutation": lambda dim, **options: LULinear(dim, start="permutation", **options),
     "LU rotation": lambda dim, **options: LULinear(dim, start="rotation", **options),
+    "LU rotation, no bias": lambda dim, **options: LULinear(dim, start="rotation", bias=False, **options),
     "QR": QRLinear,
     "QR, 3 reflections": lambda dim, **options: QRLinear(dim, reflections=3, **options),
     "QR, 11 reflections": lambda dim, **options: QRLinear(dim, reflections=11, **options),
+    "QR rotation": lambda dim, **options: QRLinear(dim, start="rotation", **options),
+    "QR, no bias": lambda dim, **options: QRLinear(dim, bias=False, **options),
 }
 
 
@@ -102,7 +105,7 @@ def test_every_parameter_learns(kind, amortised):
     flow = away_from_the_start(KINDS[kind](4, context_dim=3 if amortised else None), 0.3)
     transform = flow.condition(torch.randn(6, 3, dtype=torch.float64)) if amortised else flow
     y, logdet = transform.forward_and_logdet(torch.randn(6, 4, dtype=torch.float64))
-    (y.square().sum() + logdet.sum()).backward()
+    (y.pow(4).sum() + logdet.sum()).backward()  # squares would not see a rotation
     assert all((parameter.grad != 0).all() for parameter in flow.parameters())
 
 
@@ -112,10 +115,11 @@ def test_starts():
     permutation = matrix_and_bias(LULinear(6, start="permutation").double())[0]
     assert sorted(permutation.argmax(-1).tolist()) == list(range(6))
     torch.testing.assert_close(permutation @ permutation.mT, torch.eye(6, dtype=torch.float64))
-    rotation = matrix_and_bias(LULinear(6, start="rotation").double())[0]
     eye = torch.eye(6, dtype=torch.float64)
-    torch.testing.assert_close(rotation @ rotation.mT, eye, atol=1e-5, rtol=0)
-    assert (rotation.abs() > 1e-3).sum() > 20
+    for kind in (LULinear, QRLinear):
+        rotation = matrix_and_bias(kind(6, start="rotation").double())[0]
+        torch.testing.assert_close(rotation @ rotation.mT, eye, atol=1e-5, rtol=0)
+        assert (rotation.abs() > 1e-3).sum() > 20
     reflection = matrix_and_bias(QRLinear(6, reflections=1).double())[0]
     torch.testing.assert_close(torch.linalg.det(reflection), torch.tensor(-1.0, dtype=torch.float64))
 
@@ -175,6 +179,8 @@ def test_other_dimensions(dim):
 def test_bad_options():
     with pytest.raises((ValueError, TypeCheckError), match="glow"):  # the second while annotations are checked
         LULinear(3, start="glow")  # type: ignore[arg-type]
+    with pytest.raises((ValueError, TypeCheckError), match="permutation"):
+        QRLinear(3, start="permutation")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"QRLinear got reflections=\(0,\)"):
         QRLinear(3, reflections=0)
     with pytest.raises(ValueError, match=r"LULinear\(dim=3\) got a value of shape \(2, 4\)"):

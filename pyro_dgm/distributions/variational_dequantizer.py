@@ -1,0 +1,110 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""Variational dequantisation: a flow learns which noise between 0 and 1 suits each image."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.distributions.transforms import ReshapeTransform
+
+from pyro_dgm.distributions.dequantizer import Dequantizer
+from pyro_dgm.distributions.independent import Independent
+from pyro_dgm.distributions.normal import Normal
+from pyro_dgm.nn.conv_net import ConvNet
+from pyro_dgm.nn.shape import positive_shape
+from pyro_dgm.transforms.affine_coupling import AffineCoupling
+from pyro_dgm.transforms.base import FlowTransform
+from pyro_dgm.transforms.compose import Compose
+from pyro_dgm.transforms.coupling import Passing
+from pyro_dgm.transforms.into_cells import IntoCells
+from pyro_dgm.transforms.make_image_flow import make_image_flow
+
+Shape = tuple[int, ...]
+SMALL = partial(ConvNet, hidden=(32, 32))
+BOUND = 1.5
+"""Of the couplings' log-scales: two of them spread y by 20 at most, beyond which all of u is at the ends of a cell."""
+
+
+class VariationalDequantizer(Dequantizer):
+    r"""Add noise from a flow g whose couplings see features h of the image.
+
+    .. math:: v = x + \Phi(y), \qquad y = g(\epsilon; h(x)), \qquad \epsilon \sim \mathcal{N}(0, I), \qquad
+              \log q(v \mid x) = \log \mathcal{N}(\epsilon) - \log|\det \partial y / \partial \epsilon|
+              - \sum_i \log \mathcal{N}(y_i; 0, 1)
+
+    :math:`\Phi` is the distribution function of N(0, 1), so that with g = identity, as which couplings start, q is
+    uniform exactly: training begins at uniform dequantisation, whose bound it can only improve upon. (The paper has the
+    logistic function instead, which is the same up to a fixed map of each y.) Drawing v and scoring it is one pass;
+    another v is scored by the flow's inverse, with the precision that v - x has, and has density 0 outside the cell.
+    Rounding never carries v to x + 1.
+
+    Args:
+        shape: Shape of one image, ``(H, W)`` or ``(C, H, W)``.
+        levels: Number L of levels: data are integers 0 ... L - 1.
+        flow: Makes g from ``(C, H, W)``; it is given ``context_dim=(context, H, W)``, an image, as couplings take it.
+            None: ``depth`` affine couplings by chessboards (of a single pixel: by nothing but the features), with small
+            convolutional networks.
+        context: Number of channels of the features h.
+        encoder: Makes from ``(C, H, W)`` and ``(context, H, W)`` the network that computes the features. It sees
+            data scaled to [-1, 1].
+        depth: Number of couplings, if ``flow`` is None.
+
+    Raises:
+        ValueError: If a size is not positive, the shape is not that of an image, there are fewer than 2 levels, or the
+            flow is none, of another shape, or does not take the context.
+
+    Source: Ho et al. (ICML 2019), arXiv:1902.00275, section 3.1.
+
+    Example:
+        >>> q = VariationalDequantizer((8, 8), 17)(torch.randint(17, (5, 8, 8)))
+        >>> v = q.rsample()
+        >>> v.shape, torch.allclose(q.log_prob(v), torch.zeros(5), atol=1e-4)
+        (torch.Size([5, 8, 8]), True)
+    """
+
+    zero: Tensor
+    one: Tensor
+
+    def __init__(
+        self,
+        shape: Shape,
+        levels: int,
+        *,
+        flow: Callable[[Shape], FlowTransform] | None = None,
+        context: int = 32,
+        encoder: Callable[[Shape, Shape], nn.Module] = ConvNet,
+        depth: int = 4,
+    ) -> None:
+        super().__init__(shape, levels)
+        if len(self.shape) not in (2, 3):
+            raise ValueError(f"VariationalDequantizer got shape={self.shape}: images have (H, W) or (C, H, W).")
+        context, depth = (*positive_shape(self, "context", (context,)), *positive_shape(self, "depth", (depth,)))
+        self.image_shape: Shape = (1,) * (3 - len(self.shape)) + self.shape
+        features = (context, *self.image_shape[1:])
+        self.encoder = encoder(self.image_shape, features)
+        self.flow = make_image_flow(self, flow or partial(_couplings, depth=depth), self.image_shape, context=features)
+        self.register_buffer("zero", torch.zeros(self.flow.shape), persistent=False)
+        self.register_buffer("one", torch.ones(self.flow.shape), persistent=False)
+
+    def distribution(self, low: Tensor) -> Distribution:
+        """Give the push-forward of the noise into the cells."""
+        batch = low.shape[: low.dim() - len(self.shape)]
+        scaled = low.reshape(*batch, *self.image_shape) * (2 / (self.levels - 1)) - 1
+        flow = self.flow.condition(self.encoder(scaled))
+        noise = Independent(Normal(self.zero, self.one), self.zero.dim())
+        shapes = torch.Size(self.image_shape), torch.Size(self.shape)
+        reshape = [] if shapes[0] == shapes[1] else [ReshapeTransform(*shapes, cache_size=1)]
+        return dist.TransformedDistribution(noise, [flow, *reshape, IntoCells(low, len(self.shape))])
+
+
+def _couplings(shape: Shape, *, context_dim: Shape, depth: int) -> FlowTransform:
+    """Stack couplings in which the two colours of a chessboard take turns; a single pixel has features only."""
+    single = shape[1:] == (1, 1)
+    mask: Passing = [False] * shape[0] if single else "checkerboard"
+    swaps = [bool(turn % 2) and not single for turn in range(depth)]
+    make = partial(AffineCoupling, shape, context_dim=context_dim, mask=mask, net=SMALL, bound=BOUND)
+    return Compose([make(swap=swap) for swap in swaps])

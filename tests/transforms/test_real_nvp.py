@@ -1,0 +1,234 @@
+# Copyright Contributors to the pyro_dgm project.
+# SPDX-License-Identifier: Apache-2.0
+"""RealNVP is couplings of chessboards and channels in the order of its paper, and begins where data tell it to."""
+
+import copy
+import pickle
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+from pyro.infer import SVI, Trace_ELBO
+from sklearn.datasets import load_digits
+from torch import nn
+
+from pyro_dgm.nn import ConvNet, ResidualConvNet
+from pyro_dgm.transforms.act_norm import ActNorm
+from pyro_dgm.transforms.affine_coupling import AffineCoupling
+from pyro_dgm.transforms.base import FlowTransform
+from pyro_dgm.transforms.invert import Invert
+from pyro_dgm.transforms.masks import Checkerboard
+from pyro_dgm.transforms.real_nvp import RealNVP
+from pyro_dgm.transforms.reversible import Reversible
+
+close = torch.testing.assert_close
+small = partial(ResidualConvNet, channels=6, blocks=1, activation=nn.Tanh)
+SmallRealNVP = partial(RealNVP, levels=2, net=small)
+DIGITS = torch.logit(0.05 + 0.9 * (torch.from_numpy(load_digits().images).float().unsqueeze(1) + 0.5) / 17)
+
+
+def data(*batch):
+    """Images whose channels differ in mean and scale."""
+    scales = torch.tensor([2.0, 0.1, 30.0], dtype=torch.float64).reshape(3, 1, 1)
+    return 5 * scales + scales * torch.randn(*batch, 3, 8, 8, dtype=torch.float64)
+
+
+def stirred(flow):
+    """The flow after it has met data, with parameters moved away from the start, in double precision."""
+    flow = flow.double()
+    with torch.no_grad():
+        flow.inverse_and_logdet(data(50))
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return flow
+
+
+def images(flow):
+    (parameter, *_) = flow.parameters()
+    return dist.TransformedDistribution(dist.Normal(torch.zeros(flow.dim).to(parameter), 1.0).to_event(1), [flow])
+
+
+def digits(rows):
+    return DIGITS[torch.randint(len(DIGITS), (rows,))] + 0.05 * torch.randn(rows, 1, 8, 8)
+
+
+def changed_by(coupling):
+    """For each channel and pixel, whether the coupling changes it."""
+    coupling, x = copy.deepcopy(coupling), torch.randn(coupling.shape, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in coupling.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+    return coupling(x) != x
+
+
+def test_scoring_goes_through_the_couplings_of_the_paper():
+    flow = stirred(SmallRealNVP((3, 8, 8), levels=3))
+    odd = (torch.arange(8).unsqueeze(1) + torch.arange(8)) % 2 == 1
+    for i, level in enumerate(flow.levels):
+        norms, couplings, z = level.flows[::2], level.flows[1::2], torch.zeros(0)
+        if i < 2:
+            norms, couplings = [*norms[:3], *level.flows[7::2]], [*couplings[:3], *level.flows[8::2]]
+            z = level.flows[6].flow(torch.arange(float(torch.tensor(level.out_shape).prod())).reshape(level.out_shape))
+        assert all(isinstance(norm, ActNorm) for norm in norms)
+        assert all(isinstance(coupling, AffineCoupling) for coupling in couplings)
+        board = odd[: level.out_shape[1], : level.out_shape[2]].expand(level.out_shape)
+        chess = [coupling for coupling in couplings if isinstance(coupling.mask, Checkerboard)][::-1]
+        assert len(chess) == (3 if i < 2 else 4)
+        for number, coupling in enumerate(chess):
+            assert torch.equal(changed_by(coupling), board if number % 2 == 0 else ~board)
+        for number, coupling in enumerate(couplings[:3][::-1] if i < 2 else []):
+            row_of_pixel = z // level.out_shape[2] % 2  # of those that came from the lower row of their square, 1
+            assert torch.equal(changed_by(coupling), row_of_pixel == (1 - number % 2))
+    assert flow.latent_shapes == [(12, 2, 2), (12, 2, 2), (6, 4, 4)]
+
+
+def test_every_coupling_is_followed_by_an_act_norm_and_inverts():
+    flow, x = stirred(SmallRealNVP((3, 8, 8))), data(2, 3)
+    z, total = x, 0.0
+    for i, level in enumerate(flow.levels):
+        kinds = [type(part) for part in reversed(level.flows)]
+        pair = [AffineCoupling, ActNorm]
+        assert kinds == ([*3 * pair, Invert, *3 * pair] if i == 0 else 4 * pair)
+        for part in reversed(level.flows):
+            z, logdet = part.inverse_and_logdet(z)
+            total = total + logdet
+        if i == 0:
+            z, latents = z.chunk(2, -3)
+    noise = torch.cat([z.flatten(-3), latents.flatten(-3)], -1)
+    close(flow.inverse_and_logdet(x), (noise, total))
+    close(flow.forward_and_logdet(noise), (x, -total))
+
+
+@pytest.mark.parametrize("reversible", [False, True])
+def test_one_scoring_of_data_initialises_every_act_norm(reversible):
+    flow, x = SmallRealNVP((3, 8, 8), learned_prior=True, reversible=reversible).double(), data(30)
+    assert all(isinstance(level, Reversible) is reversible for level in flow.levels)
+    noise, _ = flow.inverse_and_logdet(x)
+    norms = [module for module in flow.modules() if isinstance(module, ActNorm)]
+    assert len(norms) == 11
+    assert all(norm.initialized for norm in norms)
+    for part in reversed(flow.levels[0].flows):
+        x = part.inverse_and_logdet(x)[0]
+        if isinstance(part, ActNorm):
+            close(x.mean((0, 2, 3)), torch.zeros(part.shape[0]).double(), rtol=0, atol=1e-6)
+            close(x.var((0, 2, 3), correction=0), torch.ones(part.shape[0]).double())
+    assert noise.square().mean().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_images_do_not_know_one_another():
+    flow, x = SmallRealNVP((3, 8, 8)).double(), data(20)
+    flow.inverse_and_logdet(x)
+    trained = images(flow).log_prob(x)
+    close(images(flow).log_prob(x[:1]), trained[:1])
+    close(images(flow.eval()).log_prob(x), trained)
+
+
+def test_it_is_a_site_that_is_scored_and_sampled():
+    flow, x = RealNVP((1, 8, 8), levels=1, net=partial(ResidualConvNet, channels=8, blocks=1)), digits(100)
+
+    def model(x=None, size=1):
+        pyro.module("flow", flow)
+        with pyro.plate("data", size if x is None else len(x)):
+            return pyro.sample("x", images(flow), obs=x)
+
+    svi = SVI(model, lambda x: None, pyro.optim.Adam({"lr": 3e-3}), Trace_ELBO())
+    losses = [svi.step(x) / len(x) for _ in range(30)]
+    assert losses[-1] < losses[0] - 5
+    assert model(size=7).shape == (7, 1, 8, 8)
+
+
+def test_a_context_is_seen_by_couplings_and_by_a_learned_prior():
+    flow = SmallRealNVP((1, 8, 8), context_dim=2)
+    assert (flow.context_dim, flow.splits[0].context_dim, flow.top) == (2, None, None)
+    flow = SmallRealNVP((1, 8, 8), context_dim=2, learned_prior=True)
+    assert [part.context_dim for part in (*flow.splits, flow.top)] == [2, 2]
+    law = dist.ConditionalTransformedDistribution(dist.Normal(torch.zeros(64), 1.0).to_event(1), [flow])
+    x = law.condition(torch.randn(5, 2)).rsample((3,))
+    assert law.condition(torch.randn(5, 2)).log_prob(x).shape == (3, 5)
+
+
+def test_copies_are_equal_after_it_has_met_data():
+    flow, x = stirred(SmallRealNVP((3, 8, 8))), data(4)
+    expected = flow.inverse_and_logdet(x)
+    other = SmallRealNVP((3, 8, 8), reversible=True).double()
+    other.load_state_dict(flow.state_dict())
+    for same in (other, copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+        close(same.inverse_and_logdet(x), expected)
+
+
+def test_it_has_as_many_parameters_as_the_formulas_say():
+    width, levels = 7, 3
+    net = partial(ConvNet, hidden=(width,), kernels=(3, 3))
+    flow, expected = RealNVP((3, 8, 12), levels=levels, net=net, learned_prior=True), 0
+    for i in range(levels):
+        c = 3 * 2**i
+        chess = 9 * c * width + width + 9 * width * 2 * c + 2 * c + 2 * c  # a network of all channels, and an ActNorm
+        rest = 9 * 2 * c * width + width + 9 * width * 4 * c + 4 * c + 2 * 4 * c  # of half of four times as many
+        prior = 9 * 2 * c * 4 * c + 4 * c if i < levels - 1 else 2 * c  # a split, or the top
+        expected += prior + (3 * chess + 3 * rest if i < levels - 1 else 4 * chess)
+    assert sum(parameter.numel() for parameter in flow.parameters()) == expected
+
+
+def test_trained_on_digits_it_inverts_its_own_samples_in_single_precision():
+    flow = RealNVP((1, 8, 8), net=partial(ResidualConvNet, channels=16, blocks=1))
+    optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss = -images(flow).log_prob(digits(16)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        noise = torch.randn(500, 64)
+        x, logdet = flow.forward_and_logdet(noise)
+        back, inverse_logdet = flow.inverse_and_logdet(x)
+    close(back, noise, rtol=0, atol=1e-4)
+    close(inverse_logdet, -logdet, rtol=0, atol=1e-3)
+
+
+def test_it_follows_the_device(device):
+    flow, x = SmallRealNVP((1, 8, 8)).to(device), torch.randn(5, 1, 8, 8, device=device)
+    assert flow.inverse_and_logdet(x)[0].device == x.device
+    nowhere = SmallRealNVP((1, 8, 8)).to("meta").forward_and_logdet(torch.randn(3, 64, device="meta"))
+    assert [tuple(value.shape) for value in nowhere] == [(3, 1, 8, 8), (3,)]
+
+
+YAML = """
+class_path: pyro_dgm.transforms.RealNVP
+init_args: {shape: [1, 8, 8], net: {class_path: pyro_dgm.nn.ResidualConvNet, init_args: {channels: 5}}}
+"""
+
+
+def test_it_is_described_in_yaml():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--flow", type=FlowTransform)
+    flow = parser.instantiate(parser.parse_object({"flow": yaml.safe_load(YAML)})).flow
+    assert repr(flow) == "RealNVP((1, 8, 8), levels=2)"
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels", "message"),
+    [
+        (64, 2, r"RealNVP got shape=\(64,\): it needs that of an image, \(C, H, W\)"),
+        ((1, 8, 8), 0, r"RealNVP got levels=\(0,\)"),
+        ((1, 28, 28), 4, r"levels=4 for shape=\(1, 28, 28\): .* halved 2 times, so that at most levels=3 is possible"),
+        ((1, 8, 8), 4, r"halved 3 times, so that at most levels=3 is possible"),
+        ((1, 8, 16), 5, r"halved 3 times, so that at most levels=4 is possible"),
+        ((3, 5, 5), 2, r"halved 0 times, so that at most levels=1 is possible. Pad or crop"),
+        ((3, 1, 1), 1, r"halved 0 times, so that none is possible"),
+    ],
+)
+def test_what_cannot_be_is_named(shape, levels, message):
+    with pytest.raises(ValueError, match=message):
+        RealNVP(shape, levels=levels, net=small)
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels"), [((1, 28, 28), 3), ((1, 8, 8), 3), ((1, 8, 16), 4), ((3, 5, 5), 1), ((1, 1, 2), 1)]
+)
+def test_every_level_that_is_possible_is_there(shape, levels):
+    flow, x = RealNVP(shape, levels=levels, net=small), torch.randn(2, *shape)
+    close(flow(flow.inverse_and_logdet(x)[0]), x, rtol=1e-4, atol=1e-4)

@@ -14,11 +14,23 @@ from torch import Tensor
 from pyro_dgm import plots
 from pyro_dgm.cli.measure import Program, has_codes
 from pyro_dgm.data import Dataset, Split
-from pyro_dgm.evaluate import active_units, decode, dream, elbo_terms, embed, random_subset, reconstruct, traverse
+from pyro_dgm.evaluate import (
+    active_units,
+    decode,
+    dream,
+    elbo_terms,
+    embed,
+    interpolate,
+    random_subset,
+    reconstruct,
+    traverse,
+)
 from pyro_dgm.train import History
 
 SAMPLES, SHOWN, WALKS, POINTS = 64, 20, 10, 1000
 """How many samples, reconstructions, latent coordinates and dots fit a picture."""
+ROWS, STEPS = 6, 10
+"""How many paths between images, and how many images on each, and at each temperature."""
 
 
 def draw_all(program: Program, data: Dataset, folder: Path, history: History, *, warmup_end: float | None) -> list[str]:
@@ -41,6 +53,10 @@ def draw_all(program: Program, data: Dataset, folder: Path, history: History, *,
     variances = found.variances if found else {}
     if is_image(data.description.shape) and (levels := data.description.levels) is not None:
         pictures["samples"] = lambda: samples_sheet(program, levels)
+        if hasattr(program, "at_temperature"):
+            pictures["temperatures"] = lambda: _temperatures(program, levels)
+        if hasattr(program, "encode") and hasattr(program, "decode"):
+            pictures["interpolation"] = lambda: _interpolation(program, data, levels)
         if has_latent:
             pictures["reconstructions"] = lambda: _reconstructions(program, data, levels)
         if variances:
@@ -97,6 +113,22 @@ def _traversal(program: Program, data: Dataset, levels: int, variances: dict[str
     grid = traverse(program.model, z, dims=dims, latent=site)
     names = [f"$z_{{{dim + 1}}}$" for dim in dims]
     return plots.traversal(grid, levels=levels, values=(-3, -2, -1, 0, 1, 2, 3), names=names)
+
+
+def _temperatures(program: Any, levels: int) -> Figure:
+    """The same noise at rising standard deviations."""
+    temperatures = (0.5, 0.7, 0.85, 1.0)
+    rows = [dream(program.at_temperature(t).model, STEPS) for t in temperatures]
+    names = [f"T = {t:g}" for t in temperatures]
+    return plots.traversal(torch.stack(rows), levels=levels, names=names, title="Samples by temperature")
+
+
+def _interpolation(program: Any, data: Dataset, levels: int) -> Figure:
+    """Paths between test images, which stand at both ends."""
+    first, second = _some(data, 2 * ROWS).x.split(ROWS)
+    names = [""] * ROWS
+    path = interpolate(program, first, second, steps=STEPS)
+    return plots.traversal(path, levels=levels, names=names, title="Between two test images, through noise")
 
 
 def _components(program: Program, data: Dataset, levels: int, *, site: str) -> Figure:

@@ -19,7 +19,8 @@ class Program(Protocol):
     """A model as the command line knows it: a module with a Pyro model and its guide.
 
     It may have more, which is used if it is there: ``has_codes``, False if what is latent is no code of the datum (an
-    image before rounding, say), so that nobody counts its units; ``at_temperature(t)``, itself with other noise.
+    image before rounding, say), so that nobody counts its units; ``at_temperature(t)``, itself with other noise;
+    ``encode`` and ``decode``, which lead from data to noise and back.
     """
 
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:

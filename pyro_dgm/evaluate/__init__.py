@@ -18,6 +18,7 @@ from pyro_dgm.evaluate.elbo_terms import ElboTerms, elbo_terms
 from pyro_dgm.evaluate.embed import embed
 from pyro_dgm.evaluate.estimate import Estimate
 from pyro_dgm.evaluate.gap_split import GapSplit, gap_split
+from pyro_dgm.evaluate.interpolate import interpolate
 from pyro_dgm.evaluate.log_likelihood import log_likelihood
 from pyro_dgm.evaluate.matching import match_components
 from pyro_dgm.evaluate.pareto import pareto_k, psis
@@ -51,6 +52,7 @@ __all__ = [
     "embed",
     "gap_split",
     "judge",
+    "interpolate",
     "log_likelihood",
     "match_components",
     "pareto_k",

@@ -33,7 +33,7 @@ def test_fit_measures_bits_and_draws_dreams(image_run):
     assert results["test"]["negative_elbo_bits_per_dim"]["mean"] < 4.09
     assert "active_units" not in results["test"]
     names = {path.name for path in (image_run / "figures").iterdir()}
-    assert names == {"learning_curve.png", "samples.png"}
+    assert names == {"interpolation.png", "learning_curve.png", "samples.png", "temperatures.png"}
 
 
 def test_evaluate_says_bits_and_the_gap(image_run, say):

@@ -29,7 +29,7 @@ class Size(NamedTuple):
     """How large a Glow is."""
 
     shape: Shape
-    levels: int
+    scales: int
     depth: int
     hidden: int
 
@@ -46,7 +46,7 @@ def ours(size: Size, *, reversible: bool = False) -> Peer:
     """The one of this package, in a distribution of Pyro."""
     flow = Glow(
         size.shape,
-        levels=size.levels,
+        scales=size.scales,
         depth=size.depth,
         net=partial(ConvNet, hidden=(size.hidden, size.hidden)),
         learned_prior=False,
@@ -65,14 +65,14 @@ def of_normflows(size: Size) -> Peer:
     """A `MultiscaleFlow` of `GlowBlock`, with standard normal latents."""
     bases, flows, merges = [], [], []
     channels, height, width = size.shape
-    for level in range(size.levels):  # normflows lists the coarsest scale first
-        down = 2 ** (size.levels - level)
-        whole = channels * 2 ** (size.levels + 1 - level)
+    for scale in range(size.scales):  # normflows lists the coarsest scale first
+        down = 2 ** (size.scales - scale)
+        whole = channels * 2 ** (size.scales + 1 - scale)
         blocks = [normflows.flows.GlowBlock(whole, size.hidden) for _ in range(size.depth)]
         flows.append([*blocks, normflows.flows.Squeeze()])
-        latent = (whole if level == 0 else whole // 2, height // down, width // down)
+        latent = (whole if scale == 0 else whole // 2, height // down, width // down)
         bases.append(normflows.distributions.DiagGaussian(latent, trainable=False))
-        if level:
+        if scale:
             merges.append(normflows.flows.Merge())
     model = normflows.MultiscaleFlow(bases, flows, merges, class_cond=False)
     return Peer(model, lambda x: model.log_prob(x, None), lambda n: model.sample(n)[0])
@@ -159,22 +159,22 @@ class GlowByHand(nn.Module):
         super().__init__()
         channels, height, width = size.shape
         self.latents: list[Shape] = []
-        self.levels = nn.ModuleList()
-        for level in range(size.levels):
+        self.scales = nn.ModuleList()
+        for scale in range(size.scales):
             channels, height, width = 4 * channels, height // 2, width // 2
-            self.levels.append(nn.ModuleList(StepByHand(channels, size.hidden) for _ in range(size.depth)))
-            channels = channels if level == size.levels - 1 else channels // 2
+            self.scales.append(nn.ModuleList(StepByHand(channels, size.hidden) for _ in range(size.depth)))
+            channels = channels if scale == size.scales - 1 else channels // 2
             self.latents.append((channels, height, width))
 
     def score(self, x: Tensor) -> Tensor:
         """Give log p(x), shape (N,)."""
         total, elements = x.new_zeros(()), x[0].numel()
-        for level, steps in enumerate(self.levels):
+        for scale, steps in enumerate(self.scales):
             x = functional.pixel_unshuffle(x, 2)
             for step in steps:
                 x, logdet = step(x)
                 total = total + logdet
-            if level < len(self.levels) - 1:
+            if scale < len(self.scales) - 1:
                 x, out = x.chunk(2, 1)
                 total = total - out.square().sum((1, 2, 3)) / 2
         return total - x.square().sum((1, 2, 3)) / 2 - elements * math.log(2 * math.pi) / 2
@@ -184,7 +184,7 @@ class GlowByHand(nn.Module):
         """Draw n images."""
         weight = next(self.parameters())
         x = None
-        for shape, steps in zip(reversed(self.latents), reversed(self.levels), strict=True):
+        for shape, steps in zip(reversed(self.latents), reversed(self.scales), strict=True):
             noise = torch.randn(n, *shape, dtype=weight.dtype, device=weight.device)
             x = noise if x is None else torch.cat([x, noise], 1)
             for step in reversed(steps):

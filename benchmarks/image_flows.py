@@ -124,7 +124,7 @@ def measure_depths(size: Size, options: argparse.Namespace) -> dict[int, dict[st
     results = {}
     for depth in options.depths:
         x = torch.rand(options.batch, *size.shape, device=options.device)
-        deep = size._replace(levels=1, depth=depth)
+        deep = size._replace(scales=1, depth=depth)
         peers = {"kept": ours(deep), "reversible": ours(deep, reversible=True)}
         optimisers = ready(peers, x)
         actions = {name: partial(step_of, peer, optimisers[name], x) for name, peer in peers.items()}
@@ -166,7 +166,7 @@ def depths_table(title: str, results: dict[int, dict[str, Any]]) -> Table:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Time flows of images: pyro_dgm, normflows, Pyro and plain PyTorch.")
     parser.add_argument("--shape", type=int, nargs=3, default=(3, 16, 16))
-    parser.add_argument("--levels", type=int, default=2)
+    parser.add_argument("--scales", type=int, default=2)
     parser.add_argument("--depth", type=int, default=8, help="steps at each scale")
     parser.add_argument("--depths", type=int, nargs="*", default=(8, 16, 32, 64), help="for memory over depth")
     parser.add_argument("--hidden", type=int, default=64, help="channels of the couplings' networks")
@@ -179,13 +179,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    size = Size(tuple(options.shape), options.levels, options.depth, options.hidden)
+    size = Size(tuple(options.shape), options.scales, options.depth, options.hidden)
     results: dict[str, Any] = {"1x1 convolution": measure_convolutions(options), "Glow": measure_glows(size, options)}
     results["depth"] = measure_depths(size, options)
     setting = f"{options.device}, {options.threads} threads, {options.rounds} rounds"
     console = Console(width=150)
     console.print(times_table(f"1x1 convolution of 16 x 48 x 16 x 16: {setting}", results["1x1 convolution"]))
-    what = f"{size.levels} x {size.depth} steps, {size.hidden} channels, {options.batch} images of {size.shape}"
+    what = f"{size.scales} x {size.depth} steps, {size.hidden} channels, {options.batch} images of {size.shape}"
     console.print(times_table(f"Glow, {what}: {setting}", results["Glow"]))
     console.print(depths_table(f"training step, one scale: {setting}", results["depth"]))
     if options.json:

@@ -228,12 +228,12 @@ IMAGE_TRANSFORMS: dict[str, Callable[..., FlowTransform]] = {
     "Compose (channels)": lambda shape, **context: Compose(
         [AffineCoupling(shape, swap=swap, net=SMALL_CONV, **context) for swap in (False, True)]
     ),
-    "Glow": partial(Glow, levels=2, depth=2, net=SMALL_CONV),
+    "Glow": partial(Glow, scales=2, depth=2, net=SMALL_CONV),
     "Glow (additive, qr, reversible)": partial(
-        Glow, levels=2, depth=2, coupling="additive", net=SMALL_CONV, conv="qr", reversible=True
+        Glow, scales=2, depth=2, coupling="additive", net=SMALL_CONV, conv="qr", reversible=True
     ),
     "Glow (spline, nothing learned of the prior)": partial(
-        Glow, levels=1, depth=1, coupling=partial(SplineCoupling, bins=4), net=SMALL_CONV, learned_prior=False
+        Glow, scales=1, depth=1, coupling=partial(SplineCoupling, bins=4), net=SMALL_CONV, learned_prior=False
     ),
     "InvertibleConv1x1": InvertibleConv1x1,
     "InvertibleConv1x1 (qr)": partial(InvertibleConv1x1, decomposition="qr"),
@@ -241,8 +241,8 @@ IMAGE_TRANSFORMS: dict[str, Callable[..., FlowTransform]] = {
         [AffineCoupling((n, *shape[1:]), mask="checkerboard", net=SMALL_CONV, **context) for n in (shape[0], 1)]
     ),
     "RealNVP": partial(RealNVP, net=SMALL_CONV),
-    "RealNVP (one level, learned prior, reversible)": partial(
-        RealNVP, levels=1, net=SMALL_CONV, learned_prior=True, reversible=True
+    "RealNVP (one scale, learned prior, reversible)": partial(
+        RealNVP, scales=1, net=SMALL_CONV, learned_prior=True, reversible=True
     ),
     "Reversible (channels)": lambda shape, **context: Reversible(
         [

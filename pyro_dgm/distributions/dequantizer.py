@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_dgm.distributions.check_levels import check_levels
 from pyro_dgm.nn.shape import positive_shape
 
 
@@ -22,6 +23,9 @@ class Dequantizer(nn.Module, ABC):
 
     Raises:
         ValueError: If a size is not positive, there is none, or there are fewer than 2 levels.
+
+    Attributes:
+        like: An empty tensor in the dtype and on the device of the module.
     """
 
     like: Tensor
@@ -50,11 +54,24 @@ class Dequantizer(nn.Module, ABC):
             A Pyro distribution with that ``batch_shape``, in the dtype of the module.
 
         Raises:
-            ValueError: If the last sizes of x are not ``shape``.
+            ValueError: If the last sizes of x are not ``shape``, the dtype has too few digits for as many levels, or,
+                with Pyro's validation on, x has a number that is no level.
         """
         if x.shape[max(x.dim() - len(self.shape), 0) :] != self.shape:
             raise ValueError(
                 f"{type(self).__name__}(shape={self.shape}) got x of shape {tuple(x.shape)}: its last sizes must be "
                 f"{self.shape}."
             )
+        self._check_digits()
+        check_levels(self, x, self.levels)
         return self.distribution(x.to(self.like.dtype))
+
+    def _check_digits(self) -> None:
+        """Refuse a dtype that has less than 8 bits left for the noise in the highest cell: it would be no noise."""
+        most = int(1 / (128 * torch.finfo(self.like.dtype).eps))
+        if self.levels > most:
+            raise ValueError(
+                f"{type(self).__name__} of dtype {self.like.dtype} got levels={self.levels}: there, noise between two "
+                f"of more than {most} levels would have fewer than 8 bits. Use float32 up to 2**16 levels, beyond them "
+                f"float64, e.g. model.float() or model.double()."
+            )

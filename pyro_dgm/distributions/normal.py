@@ -39,7 +39,7 @@ class Normal(dist.Normal):
         summed, event = tuple(range(-dims, 0)), errors.shape[-dims:]
         log_scale = _unrepeated(self.scale).log()
         log_scale = log_scale.expand(*log_scale.shape[:-dims], *event).sum(summed)
-        return -0.5 * errors.square().sum(summed) - (log_scale + 0.5 * event.numel() * math.log(2 * math.pi))
+        return -0.5 * errors.square().sum(summed) - (log_scale + 0.5 * math.prod(event) * math.log(2 * math.pi))
 
 
 def _unrepeated(x: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ class Quantized(dist.TorchDistribution):
         v: Real numbers in units of levels, shape ``(*batch, *event)``.
         levels: Number L of levels.
         event_dim: Number of dimensions of an event.
+
+    Raises:
+        ValueError: With validation on, if v is not a number, which has no level.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -26,6 +29,11 @@ class Quantized(dist.TorchDistribution):
         batch = v.dim() - event_dim
         self.v, self.levels = v, levels
         super().__init__(v.shape[:batch], v.shape[batch:], validate_args=validate_args)
+        if self._validate_args and not v.is_meta and bool(v.isnan().any()):
+            raise ValueError(
+                f"Quantized got v of shape {tuple(v.shape)} with NaN in it, which is no level: what it was computed "
+                f"from, noise or parameters, was not finite."
+            )
 
     @constraints.dependent_property(is_discrete=True)
     def support(self) -> constraints.Constraint:

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Variational dequantisation: a flow learns which noise between 0 and 1 suits each image."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.distributions.transforms import ReshapeTransform
 
 from pyro_dgm.distributions.dequantizer import Dequantizer
 from pyro_dgm.distributions.independent import Independent
@@ -22,11 +21,13 @@ from pyro_dgm.transforms.compose import Compose
 from pyro_dgm.transforms.coupling import Passing
 from pyro_dgm.transforms.into_cells import IntoCells
 from pyro_dgm.transforms.make_image_flow import make_image_flow
+from pyro_dgm.transforms.reshape import Reshape
 
 Shape = tuple[int, ...]
 SMALL = partial(ConvNet, hidden=(32, 32))
-BOUND = 1.5
-"""Of the couplings' log-scales: two of them spread y by 20 at most, beyond which all of u is at the ends of a cell."""
+SPREAD = 3.0
+"""Bound of what the log-scales of a pixel add up to: shared among the couplings that touch it, they spread its y by a
+factor of 20 at most, however many there are."""
 
 
 class VariationalDequantizer(Dequantizer):
@@ -66,9 +67,6 @@ class VariationalDequantizer(Dequantizer):
         (torch.Size([5, 8, 8]), True)
     """
 
-    zero: Tensor
-    one: Tensor
-
     def __init__(
         self,
         shape: Shape,
@@ -87,18 +85,20 @@ class VariationalDequantizer(Dequantizer):
         features = (context, *self.image_shape[1:])
         self.encoder = encoder(self.image_shape, features)
         self.flow = make_image_flow(self, flow or partial(_couplings, depth=depth), self.image_shape, context=features)
-        self.register_buffer("zero", torch.zeros(self.flow.shape), persistent=False)
-        self.register_buffer("one", torch.ones(self.flow.shape), persistent=False)
+        self.reshape = None if self.image_shape == self.shape else Reshape(self.image_shape, self.shape)
 
     def distribution(self, low: Tensor) -> Distribution:
         """Give the push-forward of the noise into the cells."""
-        batch = low.shape[: low.dim() - len(self.shape)]
-        scaled = low.reshape(*batch, *self.image_shape) * (2 / (self.levels - 1)) - 1
-        flow = self.flow.condition(self.encoder(scaled))
-        noise = Independent(Normal(self.zero, self.one), self.zero.dim())
-        shapes = torch.Size(self.image_shape), torch.Size(self.shape)
-        reshape = [] if shapes[0] == shapes[1] else [ReshapeTransform(*shapes, cache_size=1)]
+        flow, zero = self.flow.condition(self._features(low)), self.like.new_zeros(self.flow.shape)
+        noise = Independent(Normal(zero, zero + 1), zero.dim())
+        reshape = [] if self.reshape is None else [self.reshape]
         return dist.TransformedDistribution(noise, [flow, *reshape, IntoCells(low, len(self.shape))])
+
+    def _features(self, low: Tensor) -> Tensor:
+        """Encode images as one batch, since networks of images take a single leading dimension."""
+        batch = low.shape[: low.dim() - len(self.shape)]
+        scaled = low.reshape(math.prod(batch), *self.image_shape) * (2 / (self.levels - 1)) - 1
+        return self.encoder(scaled).reshape(*batch, *(self.flow.context_shape or ()))
 
 
 def _couplings(shape: Shape, *, context_dim: Shape, depth: int) -> FlowTransform:
@@ -106,5 +106,6 @@ def _couplings(shape: Shape, *, context_dim: Shape, depth: int) -> FlowTransform
     single = shape[1:] == (1, 1)
     mask: Passing = [False] * shape[0] if single else "checkerboard"
     swaps = [bool(turn % 2) and not single for turn in range(depth)]
-    make = partial(AffineCoupling, shape, context_dim=context_dim, mask=mask, net=SMALL, bound=BOUND)
+    touching = depth if single else (depth + 1) // 2
+    make = partial(AffineCoupling, shape, context_dim=context_dim, mask=mask, net=SMALL, bound=SPREAD / touching)
     return Compose([make(swap=swap) for swap in swaps])

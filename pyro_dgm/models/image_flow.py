@@ -9,19 +9,26 @@ from typing import Self
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import is_validation_enabled
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
-from torch.distributions import AffineTransform, Distribution
-from torch.distributions.transforms import ReshapeTransform
+from torch.distributions import Distribution
 
 from pyro_dgm.distributions import UniformDequantizer
+from pyro_dgm.distributions.check_levels import check_levels
 from pyro_dgm.distributions.independent import Independent
 from pyro_dgm.distributions.normal import Normal
 from pyro_dgm.distributions.quantized import Quantized
+from pyro_dgm.distributions.unit_cells import UnitCells
 from pyro_dgm.models.check_integers import check_integers
+from pyro_dgm.models.make_dequantizer import make_dequantizer
 from pyro_dgm.nn.shape import positive_shape
-from pyro_dgm.transforms import FlowTransform, Glow, Invert, Logit
+from pyro_dgm.transforms import Compose, FlowTransform, Glow, Invert, Logit
 from pyro_dgm.transforms.make_image_flow import make_image_flow
+from pyro_dgm.transforms.one_pass import under_functorch
+from pyro_dgm.transforms.reshape import Reshape
+from pyro_dgm.transforms.spread import Spread
+from pyro_dgm.transforms.start_by_data import hold_starts, start_by_data
 
 Shape = tuple[int, ...]
 
@@ -33,21 +40,24 @@ class ImageFlow(PyroModule):
 
     The guide draws v from the cell [x, x + 1) of every pixel. So dequantisation is inference, the log-weight
     :math:`\log p(v) - \log q(v \mid x)` bounds :math:`\log P(x)` in expectation, and every bound and every estimate of
-    this package is of *integers*: bits/dim are right by construction. With a `UniformDequantizer`, the ELBO is what
-    papers report; a `VariationalDequantizer` is a tighter q, and more samples (`IWAE`, `log_likelihood`) tighten any.
+    this package that draws from the guide is of *integers*: bits/dim are right by construction. With a
+    `UniformDequantizer`, the ELBO is what papers report; a `VariationalDequantizer` is a tighter q, and more samples
+    (`IWAE`, `log_likelihood`) tighten any.
 
     Rounding moves what the flow puts below 0 or above L into black and white. The guide does not look there, so that
     for images with such pixels the limit of all bounds lies below log P(x), by what a good flow puts there: little.
+    Nor can it score a dream's own v there: objectives that learn from dreams (`ReweightedWakeSleep` with ``insomnia``
+    below 1) do not apply, and are refused at the first such dream.
 
     >>> from functools import partial
     >>> from pyro_dgm.infer import ELBO
-    >>> model = ImageFlow(shape=(8, 8), levels=17, flow=partial(Glow, levels=2, depth=2)).eval()
+    >>> model = ImageFlow(shape=(8, 8), levels=17, flow=partial(Glow, scales=2, depth=2)).eval()
     >>> x = model.model(size=3)
     >>> x.shape, ELBO().per_datum(model.model, model.guide, x).shape  # nats; bits_per_dim makes bits of them
     (torch.Size([3, 8, 8]), torch.Size([3]))
 
-    Layers that start from data (`ActNorm`) do so with the first batch that is scored in training mode. Dream before
-    that in evaluation mode only, lest they start from noise.
+    Layers of the flow that start from data (`ActNorm`) do so when ``model(x)`` meets its first batch in training mode,
+    in a pass of its own over x with uniform noise. Dreams, codes and what else runs the flow never start them.
 
     Args:
         shape: Shape of one datum, ``(H, W)`` or ``(C, H, W)``.
@@ -62,15 +72,14 @@ class ImageFlow(PyroModule):
         dequantizer: Call it with x, shape ``(*batch, *shape)``, for q(v | x).
 
     Raises:
-        ValueError: If a size is not positive, the shape is not that of an image, levels is below 2, or the flow is
-            none, of another shape, or needs a context.
+        ValueError: If a size is not positive, the shape is not that of an image, levels is below 2, or the flow or
+            the dequantiser is none, of another shape, or needs a context.
 
     Source: Ho et al. (ICML 2019), arXiv:1902.00275, section 3.1; Theis, van den Oord & Bethge (ICLR 2016),
     arXiv:1511.01844, section 3.1; Dinh et al. (ICLR 2017), arXiv:1605.08803, section 4.1.
     """
 
-    zero: Tensor
-    one: Tensor
+    like: Tensor
     has_codes = False
     """Its latent variable is the datum itself before rounding, and no code: it has no active units."""
 
@@ -81,7 +90,7 @@ class ImageFlow(PyroModule):
         levels: int,
         flow: Callable[[Shape], FlowTransform] = Glow,
         dequantizer: Callable[[Shape, int], nn.Module] = UniformDequantizer,
-        alpha: int | float | None = 0.05,
+        alpha: int | float | None = 1e-4,
     ) -> None:
         super().__init__()
         self.shape, self.levels, self.temperature = positive_shape(self, "shape", shape), levels, 1.0
@@ -92,10 +101,13 @@ class ImageFlow(PyroModule):
             )
         self.image_shape: Shape = (1,) * (3 - len(self.shape)) + self.shape
         self.flow = make_image_flow(self, flow, self.image_shape)
-        self.to_levels = None if alpha is None else Invert(Logit(self.shape, levels=levels, alpha=alpha))
-        self.dequantizer = dequantizer(self.shape, levels)
-        self.register_buffer("zero", torch.zeros(self.flow.shape), persistent=False)
-        self.register_buffer("one", torch.ones(self.flow.shape), persistent=False)
+        hold_starts(self.flow)
+        logit = None if alpha is None else Logit(self.shape, levels=levels, alpha=alpha)
+        spread = Spread(self.shape, levels) if logit is None else Invert(logit)
+        reshape = [] if self.image_shape == self.shape else [Reshape(self.image_shape, self.shape)]
+        self.to_levels = Compose([*reshape, spread])
+        self.dequantizer = make_dequantizer(self, dequantizer, self.shape, levels)
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     @pyro_method
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
@@ -109,12 +121,14 @@ class ImageFlow(PyroModule):
             ``x``, or int64 images of shape ``(size, *shape)``.
 
         Raises:
-            ValueError: If x is not integer or has another shape.
+            ValueError: If x is not integer, has another shape or, with Pyro's validation on, a value that is no level.
         """
         if x is not None:
-            check_integers(self, x, shape=self.shape, levels=self.levels)
+            self._check(x)
+            self._start(x)
+        p = self.distribution()  # before the plate, through which every parameter would go by itself
         with pyro.plate("data", size if x is None else len(x)):
-            v = pyro.sample("v", self.distribution())  # type: ignore[arg-type]  # (B, *shape)
+            v = pyro.sample("v", p)  # type: ignore[arg-type]  # (B, *shape)
             return pyro.sample("x", Quantized(v, self.levels, len(self.shape)), obs=x)  # (B, *shape)
 
     @pyro_method
@@ -128,18 +142,22 @@ class ImageFlow(PyroModule):
             Dequantised images, shape ``(B, *shape)``.
 
         Raises:
-            ValueError: If x is not integer or has another shape.
+            ValueError: If x is not integer or has another shape; with Pyro's validation on, if it has a value that is
+                no level, or is to score a v that does not belong to x, as dreams outside the levels do not.
         """
-        check_integers(self, x, shape=self.shape, levels=self.levels)
+        self._check(x)
+        q = self.dequantizer(x)
         with pyro.plate("data", len(x)):
-            return pyro.sample("v", self.dequantizer(x))  # (B, *shape)
+            v = pyro.sample("v", q)  # (B, *shape)
+        self._check_cells(v, x)
+        return v
 
     def distribution(self) -> Distribution:
         """Give p(v), of ``event_shape`` equal to ``shape``: sampling and scoring are one pass."""
-        noise = Independent(Normal(self.zero, self.temperature * self.one), self.zero.dim())
-        shapes = torch.Size(self.image_shape), torch.Size(self.shape)
-        reshape = [] if shapes[0] == shapes[1] else [ReshapeTransform(*shapes, cache_size=1)]
-        return dist.TransformedDistribution(noise, [self.flow, *reshape, self._to_levels()])
+        flow, to_levels = self.flow, self.to_levels
+        zero = self.like.new_zeros(flow.shape)
+        noise = Independent(Normal(zero, zero + self.temperature), zero.dim())
+        return dist.TransformedDistribution(noise, [flow, to_levels])
 
     def at_temperature(self, temperature: int | float) -> Self:
         """Give the model, with the same parameters, whose noise has another standard deviation.
@@ -162,18 +180,37 @@ class ImageFlow(PyroModule):
 
     def encode(self, x: Tensor) -> Tensor:
         """Give the noise of the middles of the cells of x, shape ``(*batch, *flow.shape)``: `decode` gives x back."""
-        value = self._to_levels().inv(x.to(self.zero.dtype) + 0.5)
-        batch = value.shape[: value.dim() - len(self.shape)]
-        return self.flow.inverse_and_logdet(value.reshape(*batch, *self.image_shape))[0]
+        check_levels(self, x, self.levels)
+        image = self.to_levels.inverse_and_logdet(x.to(self.like.dtype) + 0.5)[0]
+        return self.flow.inverse_and_logdet(image)[0]
 
     def decode(self, noise: Tensor) -> Tensor:
         """Give the int64 images of noise, shape ``(*batch, *flow.shape)``: between two codes it interpolates images."""
-        value = self.flow.forward_and_logdet(noise)[0]
-        batch = value.shape[: value.dim() - 3]
-        return Quantized(self._to_levels()(value.reshape(*batch, *self.shape)), self.levels, len(self.shape)).sample()
+        image = self.flow.forward_and_logdet(noise)[0]
+        return Quantized(self.to_levels.forward_and_logdet(image)[0], self.levels, len(self.shape)).sample()
 
-    def _to_levels(self) -> FlowTransform | AffineTransform:
-        """From what the flow gives to units of levels."""
-        if self.to_levels is not None:
-            return self.to_levels
-        return AffineTransform(self.levels / 2, float(self.levels), event_dim=len(self.shape), cache_size=1)
+    def _check(self, x: Tensor) -> None:
+        check_integers(self, x, shape=self.shape, levels=self.levels)
+        check_levels(self, x, self.levels)
+
+    def _check_cells(self, v: Tensor, x: Tensor) -> None:
+        """Say what happened where the guide is to score a v that it cannot draw; with validation only, as it waits."""
+        if not is_validation_enabled() or v.is_meta or under_functorch():
+            return
+        v = v.detach()
+        if bool(((v.floor() != x) & ~v.isnan()).any()):
+            raise ValueError(
+                f"ImageFlow.guide got v outside the cells [x, x + 1), where q(v | x) has no density. Dreams of the "
+                f"model are such where they leave 0 ... {self.levels} and are clipped to x: an objective that scores "
+                f"dreams does not apply. Use ReweightedWakeSleep(insomnia=1), IWAE or ELBO."
+            )
+
+    def _start(self, x: Tensor) -> None:
+        """Let the flow start from data, if it has not. It is looked up so that Pyro does not see it a second time."""
+        if self.training and not x.is_meta:
+            start_by_data(self._modules["flow"], lambda: self._noisy(x))  # type: ignore[arg-type]
+
+    def _noisy(self, x: Tensor) -> Tensor:
+        """Images as the flow gives them, with uniform noise, shape ``(B, *image_shape)``."""
+        v = UnitCells(x.to(self.like.dtype), len(self.shape)).sample()
+        return self.to_levels.inverse_and_logdet(v)[0]

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from pyro_dgm.nn.check_images import check_images
 from pyro_dgm.nn.net import Net
 from pyro_dgm.nn.pixel_layout import pixel_layout
 from pyro_dgm.nn.shape import positive_shape
@@ -42,11 +43,7 @@ class ConvNet(Net):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(in_shape, out_shape)
-        if len(self.in_shape) != 3 or len(self.out_shape) != 3 or self.in_shape[1:] != self.out_shape[1:]:
-            raise ValueError(
-                f"ConvNet got in_shape={self.in_shape} and out_shape={self.out_shape}: it maps images to images of the "
-                f"same size, as in (2, 8, 8) and (4, 8, 8)."
-            )
+        check_images(self)
         widths = (self.in_shape[0], *positive_shape(self, "hidden", hidden), self.out_shape[0])
         kernels = positive_shape(self, "kernels", kernels)
         if len(kernels) != len(widths) - 1 or any(size % 2 == 0 for size in kernels):

@@ -4,6 +4,7 @@
 
 from torch import Tensor, nn
 
+from pyro_dgm.nn.check_images import check_images
 from pyro_dgm.nn.net import Net
 from pyro_dgm.nn.pixel_layout import pixel_layout
 from pyro_dgm.nn.shape import positive_shape
@@ -46,11 +47,7 @@ class ResidualConvNet(Net):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(in_shape, out_shape)
-        if len(self.in_shape) != 3 or len(self.out_shape) != 3 or self.in_shape[1:] != self.out_shape[1:]:
-            raise ValueError(
-                f"ResidualConvNet got in_shape={self.in_shape} and out_shape={self.out_shape}: it maps images to "
-                f"images of the same size, as in (2, 8, 8) and (4, 8, 8)."
-            )
+        check_images(self)
         (width,), (depth,) = positive_shape(self, "channels", (channels,)), positive_shape(self, "blocks", (blocks,))
         self.first = nn.Conv2d(self.in_shape[0], width, 3, padding=1)
         self.blocks = nn.ModuleList(_block(width, activation) for _ in range(depth))

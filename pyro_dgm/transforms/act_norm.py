@@ -59,6 +59,8 @@ class ActNorm(FlowTransform):
     """
 
     initialized: Tensor
+    held = False
+    """Whether to let batches pass without starting from them, as who knows which of them are data sets it."""
 
     def __init__(self, shape: Size, *, context_dim: int | None = None, context_net: ContextNet = nn.Linear) -> None:
         super().__init__(shape, context_dim=context_dim)
@@ -129,14 +131,14 @@ class ActNorm(FlowTransform):
         return logdet.expand(x.shape[: x.dim() - len(self.shape)])
 
     def _rows(self, data: Tensor) -> Tensor:
-        """Lay out data as rows ``(N, D)``, and images as pixels ``(N, C)``, in the precision of the parameters."""
+        """Lay out data as rows ``(N, D)``, and images as pixels ``(N, C)``, in single precision or better."""
         last = data if len(self.shape) == 1 else data.movedim(-3, -1)
-        return last.reshape(-1, self.shape[0]).to(self.log_scale.dtype)
+        return last.reshape(-1, self.shape[0]).to(torch.promote_types(self.log_scale.dtype, torch.float32))
 
     @torch.no_grad()
     def _meet(self, data: Tensor, *, inverse: bool) -> None:
         """Initialise by the first batch that can be used. Waits for the device, but is not called again afterwards."""
-        if not self.training or data.is_meta or under_functorch():
+        if self.held or not self.training or data.is_meta or under_functorch():
             return
         rows = self._rows(data)
         if not _several_processes() and len(rows) < 2:
@@ -149,9 +151,10 @@ class ActNorm(FlowTransform):
         self._ask = False
 
     def _set(self, mean: Tensor, variance: Tensor, *, inverse: bool) -> None:
-        info = torch.finfo(mean.dtype)
+        eps, info = torch.finfo(mean.dtype).eps, torch.finfo(self.shift.dtype)
         mean, deviation = mean.view_as(self.shift), variance.sqrt().view_as(self.shift)
-        varies = deviation > 16 * info.eps * mean.abs() + info.tiny
+        least = max(16 * eps, 2 / info.max)  # below it, variation is rounding, or mean / deviation has no number
+        varies = deviation > least * mean.abs() + info.tiny
         deviation = torch.where(varies, deviation, 1)
         self.log_scale.copy_(deviation.log() if inverse else -deviation.log())
         self.shift.copy_(mean if inverse else -mean / deviation)

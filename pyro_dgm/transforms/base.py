@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from pyro.distributions import TransformModule
 from pyro.distributions.conditional import ConditionalTransform
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_dgm.nn.shape import positive_shape
+from pyro_dgm.transforms.check_event import check_event, titled
 from pyro_dgm.transforms.conditioned import Conditioned
 from pyro_dgm.transforms.full_precision import full_precision
+from pyro_dgm.transforms.module_tree import module_tree
 from pyro_dgm.transforms.one_pass import OnePass
 
 if TYPE_CHECKING:
@@ -53,10 +55,14 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         shape: Shape of one x.
         out_shape: Shape of one y.
         context_shape: Shape of one context; None for a flow without.
+        exact_inverse: Whether, up to rounding, either direction undoes the other for whatever it may get. A class that
+            clamps, so that many inputs have one output, sets it to False; `Reversible` then keeps its input.
 
     Raises:
         ValueError: If a size is not positive, or at call if x, y or a context has the wrong shape.
     """
+
+    exact_inverse = True
 
     def __init__(self, shape: Size, *, out_shape: Size | None = None, context_dim: Size | None = None) -> None:
         super().__init__(cache_size=1)
@@ -135,15 +141,15 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         if self.context_shape is None:
             size = context.shape[-1] if context.dim() else 1
             raise ValueError(
-                f"{type(self).__name__}(dim={self.dim}) has its own parameters and takes no context: build it with "
+                f"{titled(self)} has its own parameters and takes no context: build it with "
                 f"context_dim={size}. Beside flows that take one, put it into a Compose with them: there it is let be."
             )
         needed = self.context_shape
         if context.shape[-len(needed) :] != needed or not context.is_floating_point():
             last = f"its last size {needed[0]}" if len(needed) == 1 else f"its last sizes {needed}"
             raise ValueError(
-                f"{type(self).__name__}(dim={self.dim}, context_dim={self.context_dim}) got a context of shape "
-                f"{tuple(context.shape)} and dtype {context.dtype}: it must be floating point, {last}."
+                f"{titled(self, context=True)} got a context of shape {tuple(context.shape)} and dtype "
+                f"{context.dtype}: it must be floating point, {last}."
             )
         return Conditioned(self, context)
 
@@ -174,23 +180,24 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
 
     def _weights(self) -> Iterator[Tensor]:
         """The parameters; torch's own iterator is slower, as it looks for those in several places."""
-        return (weight for module in _tree(self) for weight in module._parameters.values() if weight is not None)
+        return (weight for module in module_tree(self) for weight in module._parameters.values() if weight is not None)
 
     def tensors(self) -> Iterable[Tensor]:
         """Give the parameters and buffers."""
-        tensors = (t for m in _tree(self) for t in (*m._parameters.values(), *m._buffers.values()))
+        tensors = (t for m in module_tree(self) for t in (*m._parameters.values(), *m._buffers.values()))
         return (tensor for tensor in tensors if tensor is not None)
 
     def modes(self) -> Iterable[bool]:
         """Tell of the flow and each module in it whether it is in training."""
-        return (module.training for module in _tree(self))
+        return (module.training for module in module_tree(self))
 
     def __hash__(self) -> int:
         return TransformModule.__hash__(self)
 
     def __repr__(self) -> str:
         context = "" if self.context_dim is None else f", context_dim={self.context_dim}"
-        return f"{type(self).__name__}({self.shape[0] if len(self.shape) == 1 else self.shape}{context})"
+        shape, out_shape = (sizes[0] if len(sizes) == 1 else sizes for sizes in (self.shape, self.out_shape))
+        return f"{type(self).__name__}({shape if shape == out_shape else f'{shape} -> {out_shape}'}{context})"
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 -- torch's signature
         self.clear_cache()
@@ -199,8 +206,8 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
     def _own(self) -> Parameters:
         if self.context_dim is not None:
             raise ValueError(
-                f"{type(self).__name__}(dim={self.dim}, context_dim={self.context_dim}) takes its parameters from a "
-                f"context: use flow.condition(context), or a ConditionalTransformedDistribution and its condition()."
+                f"{titled(self, context=True)} takes its parameters from a context: use flow.condition(context), "
+                f"or a ConditionalTransformedDistribution and its condition()."
             )
         return self.bind(None)
 
@@ -208,40 +215,13 @@ class FlowTransform(OnePass, TransformModule, ConditionalTransform):
         """Exchange the shape of an event. Where the two are equal, stock distributions broadcast it, and say so."""
         if old != new and tuple(shape[-len(old) :]) != old:
             raise ValueError(
-                f"{type(self).__name__} got a value or a distribution of shape {tuple(shape)}: its last sizes must be "
-                f"{old}."
+                f"{titled(self)} got a value or a distribution of shape {tuple(shape)}: its last sizes must be {old}."
             )
         return torch.Size(shape) if old == new else torch.Size((*shape[: len(shape) - len(old)], *new))
 
     def _check(self, x: Tensor, *, back: bool = False) -> None:
-        shape = self.out_shape if back else self.shape
-        if x.shape[-len(shape) :] != shape:
-            whole = f"its last size must be {shape[0]}. Images need x.flatten(1) first."
-            sizes = whole if len(shape) == 1 else f"its last sizes must be {shape}."
-            name = f"dim={self.dim}" if len(self.shape) == 1 else f"shape={self.shape}"
-            raise ValueError(f"{type(self).__name__}({name}) got a value of shape {tuple(x.shape)}: {sizes}")
-        if not x.is_floating_point():
-            raise ValueError(
-                f"{type(self).__name__} got a value of dtype {x.dtype}: it must be floating point. Integers become "
-                f"continuous by dequantisation: x + torch.rand_like(x.float())."
-            )
-        weight = next(self._weights(), x)
-        if weight.dtype != x.dtype and {weight.dtype, x.dtype} <= {torch.float32, torch.float64}:
-            raise ValueError(
-                f"{type(self).__name__} has parameters of dtype {weight.dtype} and got a value of dtype {x.dtype}: use "
-                f"x.to({weight.dtype}), or flow.to({x.dtype})."
-            )
+        check_event(self, x, back=back)
 
 
 def _sizes(owner: object, name: str, sizes: Size) -> tuple[int, ...]:
     return positive_shape(owner, name, (sizes,) if isinstance(sizes, int) else sizes)
-
-
-def _tree(module: nn.Module) -> Iterator[nn.Module]:
-    """The module and all in it: those in several places come several times, which is quicker than to look for them."""
-    yield module
-    stack = list(module._modules.values())
-    while stack:
-        if (child := stack.pop()) is not None:
-            yield child
-            stack.extend(child._modules.values())

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Transform
-from torch.distributions.transforms import _InverseTransform
 
 from pyro_dgm.transforms.full_precision import full_precision
 from pyro_dgm.transforms.one_pass import OnePass
@@ -56,11 +54,6 @@ class Conditioned(OnePass):
     def modes(self) -> Iterable[bool]:
         """Tell of the flow and each module in it whether it is in training."""
         return self.flow.modes()
-
-    @property
-    def inv(self) -> Transform:
-        """The inverse. It is made anew, so that no cycle keeps activations alive."""
-        return _InverseTransform(self)
 
     def with_cache(self, cache_size: int = 1) -> "Conditioned":
         """Give the same transform with or without a memory of the last pair."""

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The base of couplings: some elements pass through unchanged, and say how the others are mapped."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from pyro_dgm.nn.conv_net import ConvNet
 from pyro_dgm.nn.mlp import MLP
 from pyro_dgm.transforms.base import FlowTransform, Parameters, Pull, Size
+from pyro_dgm.transforms.check_event import titled
 from pyro_dgm.transforms.elementwise import Elementwise
 from pyro_dgm.transforms.masks import Checkerboard, IndexMask, Mask
 from pyro_dgm.transforms.start_small import last_layer
@@ -48,8 +50,8 @@ class Coupling(FlowTransform):
             all are changed by a checkerboard, and None takes a `ConvNet`.
 
     Raises:
-        ValueError: If a size is not positive, or the mask has the wrong length, keeps everything, or keeps nothing
-            where there is no context either.
+        ValueError: If a size is not positive; or the mask has the wrong length, keeps everything, or keeps nothing
+            where there is no context either; or the network gives another shape than it should.
     """
 
     def __init__(
@@ -72,7 +74,17 @@ class Coupling(FlowTransform):
         seen, image = self._seen_shape(), len(self.shape) == 3
         channels, *plane = self.mask.moved_shape
         raw = (elementwise.size * channels, *plane) if image else (channels, elementwise.size)
-        self.net = (net or (ConvNet if image else MLP))(seen, raw)
+        net = (ConvNet if image else MLP) if net is None else net
+        if not callable(net):
+            raise ValueError(
+                f"{type(self).__name__} got net={net!r}: it must make a network from the shape of what it sees and "
+                f"that of what it gives, here net({seen}, {raw}), as {'ConvNet' if image else 'MLP'} does."
+            )
+        self.net = net(seen, raw)
+        self.raw_shape = raw
+        gives = getattr(self.net, "out_shape", raw)
+        if isinstance(gives, tuple) and gives != raw:
+            self._refuse(gives)
         self._start_as_identity(elementwise.size * channels)
 
     def bind(self, context: Tensor | None) -> Parameters:
@@ -83,13 +95,18 @@ class Coupling(FlowTransform):
         """Compute the raw numbers, shape ``(*batch, *changed, size)``, from what passes and a context."""
         if len(self.shape) == 1:
             batch = seen.shape[:-1]
-            return self.net(torch.cat([seen, *(h.expand(*batch, -1) for h in context)], -1) if context else seen)
+            raw = self.net(torch.cat([seen, *(h.expand(*batch, -1) for h in context)], -1) if context else seen)
+            if raw.shape[len(batch) :] != self.raw_shape:
+                self._refuse(raw.shape[len(batch) :])
+            return raw
         batch, plane = seen.shape[:-3], self.shape[1:]
         for h in context:
             planes = h if len(self.context_shape or ()) == 3 else h[..., None, None]
             seen = torch.cat([seen, planes.expand(*batch, -1, *plane)], -3)
-        raw = self.net(seen)  # (*batch, size * channels, H, W)
-        return raw.unflatten(-3, (self.elementwise.size, self.mask.moved_shape[0])).movedim(-4, -1)
+        raw = self.net(seen.reshape(math.prod(batch), *seen.shape[-3:]))  # (N, size * channels, H, W), as torch's nets
+        if raw.shape[1:] != self.raw_shape:
+            self._refuse(raw.shape[1:])
+        return raw.reshape(*batch, self.elementwise.size, *self.mask.moved_shape).movedim(-4, -1)
 
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         kept, moved, seen = self.mask.part(x)
@@ -166,10 +183,16 @@ class Coupling(FlowTransform):
                 f"must be a context, {example}."
             )
 
+    def _refuse(self, raw_shape: Shape) -> NoReturn:
+        raise ValueError(
+            f"{titled(self, context=True)} has a net= that gives {tuple(raw_shape)} for each datum, and needs "
+            f"{self.raw_shape}: net= is called with the shapes of what the network sees and of what it gives, and must "
+            f"keep to both."
+        )
+
     @torch.no_grad()
     def _start_as_identity(self, outputs: int) -> None:
-        layer = last_layer(self.net)
-        size = None if layer is None else layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-        if layer is not None and size == outputs:
+        layer = last_layer(self.net, nn.Linear, nn.Conv2d)
+        if layer is not None and outputs in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0)):
             for parameter in layer.parameters():
                 parameter.zero_()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pyro_dgm.transforms.start_small import last_linear
+from pyro_dgm.transforms.start_small import last_layer
 
 ContextNet = Callable[[int, int], nn.Module]
 """Makes the network from the size of a context and the number of parameters; `nn.Linear` is one."""
@@ -36,7 +36,7 @@ class FlowParameters(nn.Module):
                 self.register_parameter(name, nn.Parameter(value.clone()))
             return
         self.net = context_net(context_dim, sum(self.sizes))
-        linear = last_linear(self.net)
+        linear = last_layer(self.net, nn.Linear)
         if linear is not None and linear.bias is not None and linear.out_features == sum(self.sizes):
             with torch.no_grad():
                 linear.bias.copy_(torch.cat([value.flatten() for value in initial.values()]))

@@ -18,8 +18,9 @@ class IntoCells(OnePass):
     .. math:: v = x + \Phi(y), \qquad \log|\det J| = \sum_i \log \mathcal{N}(y_i; 0, 1)
 
     If y is N(0, I), v is uniform. It never rounds up to x + 1: it is the number below, at most. A given v stands for
-    all that rounds to it, so where v - x or x + 1 - v is less than half the spacing of numbers below x + 1, that half
-    is taken instead, and y is finite. A v of another cell has log|det J| of plus infinity, that is, density 0.
+    all that rounds to it, so where v - x is less than half the spacing of numbers above x, or x + 1 - v less than half
+    of that below x + 1, that half is taken instead, and y is finite. (Above x = 0, numbers are dense: there v is exact
+    down to the smallest normal one.) A v of another cell has log|det J| of plus infinity, that is, density 0.
 
     Args:
         low: The integers x as floating point numbers, shape ``(*batch, *event)``.
@@ -39,11 +40,13 @@ class IntoCells(OnePass):
 
     def inverse_and_logdet(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map v back to y, with log|det dy/dv|, minus infinity outside the cell."""
-        half = (self.low + 1 - self.top) / 2
+        low_half = ((above(self.low) - self.low) / 2).clamp_min(torch.finfo(y.dtype).tiny)
+        high_half = (self.low + 1 - self.top) / 2
         below_v, above_v = y - self.low, self.low + 1 - y
         inside = (below_v >= 0) & (above_v > 0)
         left = below_v <= above_v
-        noise = torch.special.ndtri(torch.where(left, below_v, above_v).clamp_min(half))  # both differences are exact
+        tail = torch.where(left, torch.maximum(below_v, low_half), torch.maximum(above_v, high_half))  # exact, both
+        noise = torch.special.ndtri(tail)
         noise = torch.where(left, noise, -noise)
         logdet = -self._logdet(noise)
         return noise, torch.where(inside.flatten(-self.dims).all(-1), logdet, -torch.inf)
@@ -73,3 +76,8 @@ class IntoCells(OnePass):
 def below(numbers: Tensor) -> Tensor:
     """Give for each floating point number the one next to it towards zero."""
     return torch.nextafter(numbers, torch.zeros_like(numbers))
+
+
+def above(numbers: Tensor) -> Tensor:
+    """Give for each floating point number the one next to it towards infinity."""
+    return torch.nextafter(numbers, torch.full_like(numbers, torch.inf))

@@ -13,20 +13,22 @@ from torch.distributions import Transform
 from pyro_dgm.transforms.base import FlowTransform
 
 
-def check_factory(owner: object, factory: object) -> None:
+def check_factory(owner: object, factory: object, *, images: bool = False) -> None:
     """Refuse a flow where what makes one is needed.
 
     Args:
         owner: Who wants it; its class is named in messages.
         factory: What a user gave.
+        images: Whether the flow is one of images.
 
     Raises:
-        ValueError: If it is a flow already.
+        ValueError: If it is a flow already, or makes nothing.
     """
-    if isinstance(factory, Transform):
+    if isinstance(factory, Transform) or not callable(factory):
+        size, name = ("shape", "Glow") if images else ("dimension", "Planar")
         raise ValueError(
-            f"{type(owner).__name__} got the flow {factory}: it needs what makes one from the dimension, e.g. "
-            f"flow=Planar or flow=partial(Planar, depth=4)."
+            f"{type(owner).__name__} got the flow {factory}: it needs what makes one from the {size}, e.g. "
+            f"flow={name} or flow=partial({name}, depth=4)."
         )
 
 

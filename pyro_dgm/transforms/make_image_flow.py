@@ -26,7 +26,7 @@ def make_image_flow(
         ValueError: If the factory is a flow already, or the flow is none, of another shape or another context.
     """
     who = type(owner).__name__
-    check_factory(owner, factory)
+    check_factory(owner, factory, images=True)
     flow = factory(shape) if context is None else factory(shape, context_dim=context)
     if not isinstance(flow, FlowTransform):
         raise ValueError(f"{who} got a flow= that makes {type(flow).__name__}: it must make a flow, e.g. flow=Glow.")

@@ -60,7 +60,8 @@ class IndexMask(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- torch's signature
         super()._load_from_state_dict(*args, **kwargs)
-        self.ordered = bool((self.back[1:] > self.back[:-1]).all())
+        if not self.back.is_meta:  # there nothing was loaded
+            self.ordered = bool((self.back[1:] > self.back[:-1]).all())
 
 
 class Checkerboard(nn.Module):

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pyro_dgm.transforms.act_norm import ActNorm
 from pyro_dgm.transforms.base import FlowTransform, Parameters
 from pyro_dgm.transforms.split import Split
 
@@ -29,18 +30,23 @@ class MultiScale(FlowTransform):
     parts the noise, so that one scale can be drawn anew while others stay.
 
     Args:
-        levels: The flow of each scale, from noise to data, the finest first: it gives the images. What flow i + 1 gives
+        scales: The flow of each scale, from noise to data, the finest first: it gives the images. What flow i + 1 gives
             is the first channels of what flow i takes. All that are amortised take the same context, a vector.
         splits: What stands between flow i + 1 and flow i, a `Split` of the shape that flow i takes which keeps the
-            channels that flow i + 1 gives. None: learned ones.
-        top: A flow t of the coarsest noise before anything else, e.g. an `ActNorm`: a learned prior, with a mean and a
-            scale for each channel. None leaves standard normal noise.
+            channels that flow i + 1 gives. None: as `learned_prior` says.
+        top: A flow t of the coarsest noise before anything else. None: as `learned_prior` says.
+        learned_prior: What stands where nothing is given. True: splits with a network, and an `ActNorm` at the top, a
+            mean and a scale for each channel; they see the context that the scales take. False: all noise stays
+            standard normal.
 
     Attributes:
+        scales: The flow of each scale, the finest first.
+        splits: The splits between them.
+        top: The flow of the coarsest noise, or None.
         latent_shapes: Shape of each scale's noise, the coarsest first.
 
     Raises:
-        ValueError: If there are no levels, something is no flow of images, or shapes or contexts do not fit together.
+        ValueError: If there are no scales, something is no flow of images, or shapes or contexts do not fit together.
 
     Source: Dinh et al. (ICLR 2017), arXiv:1605.08803, section 3.6; Kingma & Dhariwal (NeurIPS 2018), arXiv:1807.03039,
     figure 2 and their code, for splits and a top that are learned.
@@ -60,25 +66,27 @@ class MultiScale(FlowTransform):
 
     def __init__(
         self,
-        levels: Sequence[FlowTransform],
+        scales: Sequence[FlowTransform],
         *,
         splits: Sequence[Split] | None = None,
         top: FlowTransform | None = None,
+        learned_prior: bool = True,
     ) -> None:
-        levels = list(levels)
-        self._check_levels(levels)
-        context = next((flow.context_dim for flow in levels if flow.context_dim is not None), None)
+        scales = list(scales)
+        self._check_scales(scales)
+        context = self._one_context(scales) if learned_prior else None
         if splits is None:
-            splits = [
-                Split(fine.shape, keep=coarse.out_shape[0], context_dim=context) for fine, coarse in pairwise(levels)
-            ]
+            between = [(fine.shape, coarse.out_shape[0]) for fine, coarse in pairwise(scales)]
+            splits = [Split(z, keep=keep, learned=learned_prior, context_dim=context) for z, keep in between]
+        if top is None and learned_prior:
+            top = ActNorm(scales[-1].shape, context_dim=context)
         splits = list(splits)
-        self._check_between(levels, splits, top)
-        context = self._one_context([*levels, *splits, *([] if top is None else [top])])
-        shapes = [levels[-1].shape, *(split.factored_shape for split in reversed(splits))]
-        super().__init__(sum(map(math.prod, shapes)), out_shape=levels[0].out_shape, context_dim=context)
+        self._check_between(scales, splits, top)
+        context = self._one_context([*scales, *splits, *([] if top is None else [top])])
+        shapes = [scales[-1].shape, *(split.factored_shape for split in reversed(splits))]
+        super().__init__(sum(map(math.prod, shapes)), out_shape=scales[0].out_shape, context_dim=context)
         self.latent_shapes = shapes
-        self.levels = cast(Sequence[FlowTransform], nn.ModuleList(levels))
+        self.scales = cast(Sequence[FlowTransform], nn.ModuleList(scales))
         self.splits = cast(Sequence[Split], nn.ModuleList(splits))
         self.top = top
 
@@ -109,40 +117,40 @@ class MultiScale(FlowTransform):
         return torch.cat([z.flatten(-3).expand(*batch, -1) for z in latents], -1)
 
     def bind(self, context: Tensor | None) -> Parameters:
-        """Compute the parameters of every flow: the levels', the splits' and the top's."""
+        """Compute the parameters of every flow: the scales', the splits' and the top's."""
         return tuple(
             tuple(flow.bind(None if flow.context_dim is None else context) for flow in flows)
-            for flows in (self.levels, self.splits, [] if self.top is None else [self.top])
+            for flows in (self.scales, self.splits, [] if self.top is None else [self.top])
         )
 
     def __repr__(self) -> str:
         context = "" if self.context_dim is None else f", context_dim={self.context_dim}"
-        return f"{type(self).__name__}({self.out_shape}, levels={len(self.levels)}{context})"
+        return f"{type(self).__name__}({self.out_shape}, scales={len(self.scales)}{context})"
 
     def _latents(self, noise: Tensor) -> Iterator[Tensor]:
         parts = noise.split([math.prod(shape) for shape in self.latent_shapes], -1)
         return (part.unflatten(-1, shape) for part, shape in zip(parts, self.latent_shapes, strict=True))
 
     def _forward_and_logdet(self, x: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        of_levels, of_splits, of_top = parameters
+        of_scales, of_splits, of_top = parameters
         z, *finer = self._latents(x)
         logdets = []
         if self.top is not None:
             z, logdet = self.top._forward_and_logdet(z, *of_top)
             logdets.append(logdet)
-        for i in reversed(range(len(self.levels))):
+        for i in reversed(range(len(self.scales))):
             if i < len(self.splits):
                 z, logdet = self.splits[i]._forward_and_logdet(torch.cat([z, finer[-1 - i]], -3), of_splits[i])
                 logdets.append(logdet)
-            z, logdet = self.levels[i]._forward_and_logdet(z, of_levels[i])
+            z, logdet = self.scales[i]._forward_and_logdet(z, of_scales[i])
             logdets.append(logdet)
         return z, sum(logdets[1:], logdets[0])
 
     def _inverse_and_logdet(self, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        of_levels, of_splits, of_top = parameters
+        of_scales, of_splits, of_top = parameters
         latents, logdets = [], []
-        for i, (level, own) in enumerate(zip(self.levels, of_levels, strict=True)):
-            y, logdet = level._inverse_and_logdet(y, own)
+        for i, (flow, own) in enumerate(zip(self.scales, of_scales, strict=True)):
+            y, logdet = flow._inverse_and_logdet(y, own)
             logdets.append(logdet)
             if i < len(self.splits):
                 y, logdet = self.splits[i]._inverse_and_logdet(y, of_splits[i])
@@ -155,37 +163,38 @@ class MultiScale(FlowTransform):
         flat = torch.cat([z.flatten(-3) for z in (y, *reversed(latents))], -1)
         return flat, sum(logdets[1:], logdets[0])
 
-    def _check_levels(self, levels: list[FlowTransform]) -> None:
+    def _check_scales(self, scales: list[FlowTransform]) -> None:
         name = type(self).__name__
-        strange = [type(flow).__name__ for flow in levels if not isinstance(flow, FlowTransform)]
-        if strange or not levels:
+        strange = [type(flow).__name__ for flow in scales if not isinstance(flow, FlowTransform)]
+        if strange or not scales:
             raise ValueError(
-                f"{name} got {', '.join(strange) or 'no levels'}: it needs one flow of images for each scale."
+                f"{name} got {', '.join(strange) or 'no scales'}: it needs one flow of images for each scale."
             )
-        for i, flow in enumerate(levels):
+        for i, flow in enumerate(scales):
             if len(flow.shape) != 3 or len(flow.out_shape) != 3:
                 raise ValueError(
-                    f"{name} got a level {i} that maps {flow.shape} to {flow.out_shape}: both must be shapes of images."
+                    f"{name} got a flow of scale {i} that maps {flow.shape} to {flow.out_shape}: both must be shapes "
+                    f"of images."
                 )
-        for i, (fine, coarse) in enumerate(pairwise(levels)):
+        for i, (fine, coarse) in enumerate(pairwise(scales)):
             if fine.shape[1:] != coarse.out_shape[1:] or fine.shape[0] <= coarse.out_shape[0]:
                 raise ValueError(
-                    f"{name} got a level {i} that takes {fine.shape}, and a level {i + 1} that gives "
+                    f"{name} got a flow of scale {i} that takes {fine.shape}, and one of scale {i + 1} that gives "
                     f"{coarse.out_shape}: the finer one must take the same height and width and more channels, the "
                     f"rest of which are its own noise."
                 )
 
-    def _check_between(self, levels: list[FlowTransform], splits: list[Split], top: FlowTransform | None) -> None:
+    def _check_between(self, scales: list[FlowTransform], splits: list[Split], top: FlowTransform | None) -> None:
         name = type(self).__name__
-        needed = [(fine.shape, coarse.out_shape[0]) for fine, coarse in pairwise(levels)]
+        needed = [(fine.shape, coarse.out_shape[0]) for fine, coarse in pairwise(scales)]
         if any(not isinstance(split, Split) for split in splits) or needed != [(s.shape, s.keep) for s in splits]:
             raise ValueError(
-                f"{name} got splits {splits}: there must be one between each two levels, here of these shapes and "
+                f"{name} got splits {splits}: there must be one between each two scales, here of these shapes and "
                 f"kept channels: {needed}."
             )
-        if top is not None and (not isinstance(top, FlowTransform) or {top.shape, top.out_shape} != {levels[-1].shape}):
+        if top is not None and (not isinstance(top, FlowTransform) or {top.shape, top.out_shape} != {scales[-1].shape}):
             raise ValueError(
-                f"{name} got top={top}: it must map images of the shape {levels[-1].shape} to such, the coarsest."
+                f"{name} got top={top}: it must map images of the shape {scales[-1].shape} to such, the coarsest."
             )
 
     def _one_context(self, flows: list[FlowTransform]) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
+from torch.distributions.transforms import _InverseTransform
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
@@ -78,6 +79,11 @@ class OnePass(Transform):
 
     def _inverse(self, y: Tensor) -> Tensor:
         return self.inverse_and_logdet(y)[0]
+
+    @property
+    def inv(self) -> Transform:
+        """The inverse. It is made anew, so that no cycle keeps activations alive."""
+        return _InverseTransform(self)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Give log|det dy/dx|, remembered or computed from x."""

@@ -74,4 +74,8 @@ class Permute(FlowTransform):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 -- torch's signature
         super()._load_from_state_dict(*args, **kwargs)
-        self.places.copy_(self.order.argsort())
+        places = self.order.argsort()
+        if self.places.is_meta:  # the order may have been put in place of one without memory
+            self.places = places
+        else:
+            self.places.copy_(places)

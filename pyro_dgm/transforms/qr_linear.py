@@ -49,8 +49,6 @@ class QRLinear(FlowTransform):
         True
     """
 
-    positions: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -69,8 +67,6 @@ class QRLinear(FlowTransform):
         (self.reflections,) = positive_shape(self, "reflections", (reflections,))
         equal = 2 if start == "identity" else 1  # two equal reflections are none
         vectors = torch.randn(-(-self.reflections // equal), dim).repeat_interleave(equal, 0)[: self.reflections]
-        rows, columns = torch.triu_indices(dim, dim)
-        self.register_buffer("positions", rows * dim + columns, persistent=False)
         values = {"vectors": vectors, "triangle": torch.zeros(dim * (dim + 1) // 2)}
         values |= {"bias": torch.zeros(dim)} if bias else {}
         self.values = FlowParameters(values, context_dim, context_net)
@@ -80,7 +76,9 @@ class QRLinear(FlowTransform):
     def bind(self, context: Tensor | None) -> Parameters:
         """Lay out Q in its compact form, R, the log-determinant and b; of the triangle, the diagonal holds s."""
         vectors, triangle, *bias = self.values(context)
-        square = triangle.new_zeros(*triangle.shape[:-1], self.dim**2).index_copy(-1, self.positions, triangle)
+        rows, columns = torch.triu_indices(self.dim, self.dim, device=triangle.device)
+        square = triangle.new_zeros(*triangle.shape[:-1], self.dim**2)
+        square = square.index_copy(-1, rows * self.dim + columns, triangle)
         square = square.unflatten(-1, (self.dim, self.dim))
         log_scale = square.diagonal(dim1=-2, dim2=-1)
         upper = square.triu(1) + log_scale.exp().diag_embed()

@@ -10,11 +10,10 @@ from pyro_dgm.transforms.affine_coupling import AffineCoupling
 from pyro_dgm.transforms.base import FlowTransform, Size
 from pyro_dgm.transforms.compose import Compose
 from pyro_dgm.transforms.coupling import CouplingNet
-from pyro_dgm.transforms.image_levels import image_levels
+from pyro_dgm.transforms.image_scales import image_scales
 from pyro_dgm.transforms.invert import Invert
 from pyro_dgm.transforms.multi_scale import MultiScale
 from pyro_dgm.transforms.reversible import Reversible
-from pyro_dgm.transforms.split import Split
 from pyro_dgm.transforms.squeeze import Squeeze
 
 
@@ -32,9 +31,11 @@ class RealNVP(MultiScale):
     that is scored in training mode initialises every `ActNorm`.
 
     Args:
-        shape: Shape ``(C, H, W)`` of an image; H and W must be divisible by 2 ** (levels - 1).
-        levels: Number of scales.
-        net: Makes the network of every coupling, as `Coupling` says.
+        shape: Shape ``(C, H, W)`` of an image; H and W must be divisible by 2 ** (scales - 1).
+        scales: Number of scales; None for as many as H and W allow, 3 at most.
+        net: Makes the network of every coupling, as `Coupling` says; None takes a `ResidualConvNet` of one block of 32
+            channels, which a CPU can train on small pictures. In the paper, CIFAR-10 has 8 blocks of 64 channels and
+            two scales: ``scales=2, net=partial(ResidualConvNet, blocks=8)``, which needs a GPU.
         learned_prior: Whether what is factored out is normal given what stays, with a learned mean and scale, and the
             coarsest latents have a learned mean and scale for each channel; otherwise all is standard normal, as in
             the paper.
@@ -67,13 +68,14 @@ class RealNVP(MultiScale):
         self,
         shape: Size,
         *,
-        levels: int = 2,
-        net: CouplingNet = ResidualConvNet,
+        scales: int | None = None,
+        net: CouplingNet | None = None,
         learned_prior: bool = False,
         reversible: bool = False,
         context_dim: int | None = None,
     ) -> None:
-        shapes = image_levels(self, shape, levels, last_is_squeezed=False)
+        shapes = image_scales(self, shape, scales, last_is_squeezed=False)
+        net = partial(ResidualConvNet, channels=32, blocks=1) if net is None else net
         coupling = partial(AffineCoupling, net=net, context_dim=context_dim)
         row = Reversible if reversible else Compose
 
@@ -89,10 +91,7 @@ class RealNVP(MultiScale):
             squeeze = Squeeze(whole)
             flows += [row([*channels(squeeze.out_shape, 3), Invert(squeeze), *chessboards(whole, 3)])]
         flows += [row(chessboards(shapes[-1], 4))]
-        of_prior = context_dim if learned_prior else None
-        splits = [Split(flow.shape, learned=learned_prior, context_dim=of_prior) for flow in flows[:-1]]
-        top = ActNorm(flows[-1].shape, context_dim=of_prior) if learned_prior else None
-        super().__init__(flows, splits=splits, top=top)
+        super().__init__(flows, learned_prior=learned_prior)
 
 
 def _normalised(couplings: list[AffineCoupling]) -> list[FlowTransform]:

@@ -3,16 +3,20 @@
 """Run flows without keeping activations: the way back finds every input again from the output."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pyro_dgm.nn.apply_function import apply_function
-from pyro_dgm.transforms.base import FlowTransform, Parameters, _tree
+from pyro_dgm.transforms.base import FlowTransform, Parameters, Pull
+from pyro_dgm.transforms.coupling import Coupling
+from pyro_dgm.transforms.module_tree import module_tree
+from pyro_dgm.transforms.random_state import RandomState
+from pyro_dgm.transforms.repeatable import why_not_repeatable
 
 Weights = tuple[dict[str, Any], str]
 """Where a weight is kept: the dictionary of a module, and its name in it."""
@@ -46,6 +50,31 @@ class Step:
         run = self.flow._inverse_and_logdet if self.inverse else self.flow._forward_and_logdet
         return run(x, parameters)
 
+    def keeps_input(self, *, random: bool) -> bool:
+        """Whether x is to be kept, as it cannot be found from y; a coupling needs its network once for both."""
+        flows = (module for module in module_tree(self.flow) if isinstance(module, FlowTransform))
+        return (random and not isinstance(self.flow, Coupling)) or not all(flow.exact_inverse for flow in flows)
+
+    def back(self, x: Tensor | None, y: Tensor, tensors: Sequence[Tensor], pull: Pull) -> tuple[Tensor, Tensor]:
+        """Give x, found from y unless it was kept, and its gradient."""
+        if x is None:
+            return self.flow._retrace(y, _filled(self.parameters, tensors), pull, inverse=self.inverse)
+        x = x.detach().requires_grad_()
+        (grad,) = pull(self.run(x, tensors), (x,))
+        return x.detach(), grad
+
+
+class Kept(NamedTuple):
+    """What is kept of one step.
+
+    Attributes:
+        x: The place of its input among the kept ones; None if it is found from the output.
+        random: Where random numbers were before it; None if it drew none.
+    """
+
+    x: int | None
+    random: RandomState | None
+
 
 def retraced(flow: FlowTransform, x: Tensor, parameters: Parameters, *, inverse: bool) -> tuple[Tensor, Tensor]:
     """Map x by a flow of many steps, of which only the last output is kept for the gradient.
@@ -68,6 +97,7 @@ def retraced(flow: FlowTransform, x: Tensor, parameters: Parameters, *, inverse:
     slots: dict[int, Slot] = {}
     steps = []
     for part, own, back in flow._steps(parameters, inverse=inverse):
+        _check(flow, part)
         weights = tuple(place(owner[name]) for owner, name in _weights(part))
         steps.append(Step(part, back, _placed(own, place), weights, tuple(part.modes())))
     return apply_function(_Retrace, steps, x, *tensors.values())
@@ -80,34 +110,55 @@ class _Retrace(torch.autograd.Function):
     def forward(ctx: Any, steps: Sequence[Step], x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Map x by every step."""
         total: Any = 0
+        inputs: list[Tensor] = []
+        kept, before = [], RandomState.now(x.device)
         for step in steps:
-            x, logdet = step.run(x, tensors)
+            y, logdet = step.run(x, tensors)
             total = total + logdet
-        ctx.steps = steps
-        ctx.save_for_backward(x, *tensors)
+            drew = not before.is_at(after := RandomState.now(x.device))
+            keeps = step.keeps_input(random=drew)
+            kept.append(Kept(len(inputs) if keeps else None, before if drew else None))
+            inputs += [x] if keeps else []
+            x, before = y, after
+        ctx.steps, ctx.kept = steps, kept
+        ctx.save_for_backward(x, *inputs, *tensors)
         return x, total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_logdet: Tensor) -> tuple[Tensor | None, ...]:
         """Go back through the steps: what came into each is found from what went out, then the gradient follows."""
-        x, *tensors = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
+        inputs, tensors = saved[: len(saved) - len(needed)], saved[len(saved) - len(needed) :]
         leaves = [
             tensor if tensor.is_leaf and tensor.requires_grad is need else tensor.detach().requires_grad_(need)
             for tensor, need in zip(tensors, needed, strict=True)
         ]
         grads: list[Tensor | None] = [None] * len(leaves)
         with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-            for step in reversed(ctx.steps):
-                x, grad = _step_back(step, x, grad, grad_logdet, leaves, grads)
+            for step, kept in zip(reversed(ctx.steps), reversed(ctx.kept), strict=True):
+                pull = _puller(step, grad, grad_logdet, leaves, grads)
+                start = None if kept.x is None else inputs[kept.x]
+                with _as_it_was(step, leaves), nullcontext() if kept.random is None else kept.random.again():
+                    x, grad = step.back(start, x, leaves, pull)
         return None, grad, *grads
 
 
-def _step_back(
-    step: Step, y: Tensor, grad_y: Tensor, grad_logdet: Tensor, leaves: Sequence[Tensor], grads: list[Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """Give x and its gradient from y and its own; the gradients of the tensors are added to those of later steps."""
+def _check(flow: FlowTransform, part: FlowTransform) -> None:
+    """A module may have been put in, or changed, since the flow was made."""
+    for module in module_tree(part):
+        if (reason := why_not_repeatable(module)) is not None:
+            raise ValueError(
+                f"{type(flow).__name__} holds a {type(module).__name__} in {type(part).__name__}, which {reason}: "
+                f"inputs could not be found again from outputs. Use Compose, or leave it out."
+            )
+
+
+def _puller(
+    step: Step, grad_y: Tensor, grad_logdet: Tensor, leaves: Sequence[Tensor], grads: list[Tensor | None]
+) -> Pull:
+    """Make what goes back from y, whose gradient is given; those of the tensors are added to those of later steps."""
     wanted = [slot for slot in {*step.weights, *_slots(step.parameters)} if leaves[slot].requires_grad]
 
     def pull(outputs: tuple[Tensor, Tensor], starts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -121,8 +172,7 @@ def _step_back(
         reached = zip(starts, found, strict=False)
         return tuple(torch.zeros_like(start) if got is None else got for start, got in reached)
 
-    with _as_it_was(step, leaves):
-        return step.flow._retrace(y, _filled(step.parameters, leaves), pull, inverse=step.inverse)
+    return pull
 
 
 @contextmanager
@@ -133,7 +183,7 @@ def _as_it_was(step: Step, leaves: Sequence[Tensor]) -> Iterator[None]:
         for (owner, name), slot in zip(_weights(step.flow), step.weights, strict=True)
         if owner[name] is not leaves[slot]
     ]
-    modules = zip(_tree(step.flow), step.modes, strict=True)
+    modules = zip(module_tree(step.flow), step.modes, strict=True)
     turned = [module for module, mode in modules if module.training is not mode]
     _exchange(turned, [(owner, name, then) for owner, name, _, then in moved])
     try:
@@ -151,7 +201,7 @@ def _exchange(turned: Sequence[torch.nn.Module], weights: Sequence[tuple[dict[st
 
 def _weights(flow: FlowTransform) -> list[Weights]:
     """Every place of a module and those in it that has a weight, always in the same order."""
-    places = ((module._parameters, name) for module in _tree(flow) for name in module._parameters)
+    places = ((module._parameters, name) for module in module_tree(flow) for name in module._parameters)
     return [(owner, name) for owner, name in places if owner[name] is not None]
 
 

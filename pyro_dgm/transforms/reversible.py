@@ -5,12 +5,12 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_dgm.transforms.base import FlowTransform, Parameters
-from pyro_dgm.transforms.batch_norm import BatchNorm
 from pyro_dgm.transforms.compose import Compose
 from pyro_dgm.transforms.one_pass import under_functorch
+from pyro_dgm.transforms.repeatable import why_not_repeatable
 from pyro_dgm.transforms.retrace import retraced
 
 
@@ -29,10 +29,12 @@ class Reversible(Compose):
     Inputs are found again up to rounding, which ill-conditioned flows amplify. Gradients of 64 steps of a trained Glow
     agree with the ordinary ones to 1e-5 in float32, which is what those agree with float64 to; a ReLU whose input is
     zero up to rounding may switch, which shows in the gradient of its own weights. Flows whose inverse is slow
-    (autoregressive ones) are slow on the way back.
+    (autoregressive ones) are slow on the way back. Where an input cannot be found again it is kept: of a flow whose
+    inverse is not exact (`Logit`, which saturates), and of one that draws random numbers in its pass, unless it is a
+    coupling. Networks with dropout draw the same again.
 
-    Gradients are of first order: a gradient of a gradient is an error. Under `torch.func`, `torch.compile` and
-    `torch.jit.trace`, this is a plain `Compose`, memory included.
+    Gradients are of first order: a gradient of a gradient is an error. Under `torch.func`, `torch.compile`,
+    `torch.jit.trace` and while a CUDA graph is captured, this is a plain `Compose`, memory included.
 
     Args:
         flows: At least one flow; each takes what the one before it gives, and all that are amortised take the same
@@ -40,7 +42,8 @@ class Reversible(Compose):
 
     Raises:
         ValueError: If there is none, they do not fit together, or one would not do the same a second time: `BatchNorm`,
-            or a network with dropout, batch normalisation or random weights.
+            or a network with batch normalisation, spectral normalisation, random weights or recurrent dropout; also
+            at call, if such was put in later.
 
     Source: Gomez et al. (NeurIPS 2017), arXiv:1707.04585, section 3; Jacobsen et al. (ICLR 2018), arXiv:1802.07088.
 
@@ -56,7 +59,7 @@ class Reversible(Compose):
     def __init__(self, flows: Sequence[FlowTransform]) -> None:
         super().__init__(flows)
         for name, module in self.flows.named_modules():
-            if (reason := _changes(module)) is not None:
+            if (reason := why_not_repeatable(module)) is not None:
                 raise ValueError(
                     f"Reversible got flows of which flows[{name.partition('.')[0]}] holds a {type(module).__name__}, "
                     f"which {reason}: inputs could not be found again from outputs. Use Compose, or leave it out."
@@ -76,16 +79,5 @@ class Reversible(Compose):
 def _as_ever(x: Tensor) -> bool:
     """Whether nothing is to be kept for a gradient, or somebody else looks into every operation."""
     compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    compiling = compiling or (x.is_cuda and torch.cuda.is_current_stream_capturing())
     return compiling or not torch.is_grad_enabled() or x.is_meta or under_functorch()
-
-
-def _changes(module: nn.Module) -> str | None:
-    """Say why a module would not do the same a second time; None if it would."""
-    if isinstance(module, BatchNorm | nn.modules.batchnorm._BatchNorm):
-        return "normalises data by their batch"
-    random = nn.modules.dropout._DropoutNd | nn.RReLU
-    if isinstance(module, random) or (isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout):
-        return "draws anew each time"
-    if getattr(module, "_pyro_samples", None):
-        return "has weights that are drawn anew each time"
-    return "changes its estimate each time" if type(module).__name__ == "_SpectralNorm" else None

@@ -39,8 +39,8 @@ class Split(FlowTransform):
         factored_shape: Shape of z2.
 
     Raises:
-        ValueError: If the shape is not that of an image, no channel or every channel would stay, or there is a context
-            and nothing to learn.
+        ValueError: If the shape is not that of an image, ``keep`` is no integer, no channel or every channel would
+            stay, or there is a context and nothing to learn.
 
     Source: Kingma & Dhariwal (NeurIPS 2018), arXiv:1807.03039, section 3 and their code, for the learned one; Dinh et
     al. (ICLR 2017), arXiv:1605.08803, section 3.6, where z2 is standard normal.
@@ -68,6 +68,8 @@ class Split(FlowTransform):
             raise ValueError(f"Split got shape={self.shape}: it needs that of an image, (C, H, W).")
         channels = self.shape[0]
         self.keep = channels // 2 if keep is None else keep
+        if not isinstance(self.keep, int):
+            raise ValueError(f"Split got keep={keep}: it must be a number of channels, an integer, or None for half.")
         if not 0 < self.keep < channels:
             what = "everything" if self.keep < 1 else "nothing"
             need = f"it must lie in 1 ... {channels - 1}" if channels > 1 else "two channels are the fewest"

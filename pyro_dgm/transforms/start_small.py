@@ -2,19 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Let a network's output depend little on its input before training."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
+Layer = TypeVar("Layer", bound=nn.Module)
 
-def last_layer(net: nn.Module) -> nn.Linear | nn.Conv2d | None:
-    """Find the linear layer or convolution that was put last into a network; None if it has none."""
-    kinds = (nn.Linear, nn.Conv2d)
+
+def last_layer(net: nn.Module, *kinds: type[Layer]) -> Layer | None:
+    """Find the layer of one of some kinds, e.g. `nn.Linear`, that was put last into a network; None if it has none."""
     return next((module for module in reversed(list(net.modules())) if isinstance(module, kinds)), None)
-
-
-def last_linear(net: nn.Module) -> nn.Linear | None:
-    """Find the linear layer that was put last into a network; None if it has none."""
-    return next((module for module in reversed(list(net.modules())) if isinstance(module, nn.Linear)), None)
 
 
 @torch.no_grad()
@@ -28,5 +26,5 @@ def start_small(net: nn.Module, scale: float = 0.01) -> None:
         net: A network, changed in place.
         scale: Factor on the weights.
     """
-    if (linear := last_linear(net)) is not None:
+    if (linear := last_layer(net, nn.Linear)) is not None:
         linear.weight.mul_(scale)

@@ -15,7 +15,7 @@ from pyro_dgm.transforms import ActNorm, Glow
 
 NET = "--model.flow.net ConvNet --model.flow.net.hidden [4] --model.flow.net.kernels [3,3]"
 TINY = (
-    f"--data Digits --data.binarization none --model ImageFlow --model.flow Glow --model.flow.levels 2 "
+    f"--data Digits --data.binarization none --model ImageFlow --model.flow Glow --model.flow.scales 2 "
     f"--model.flow.depth 1 {NET} --model.dequantizer VariationalDequantizer --model.dequantizer.depth 2 "
     f"--model.dequantizer.context 2 --batch_size 400 --trainer.epochs 1 --trainer.tensorboard false --threads 1"
 )

@@ -3,6 +3,7 @@
 """Dequantisers draw from the cell of each pixel, score exactly what they draw, and never leave the cell."""
 
 import copy
+import math
 import pickle
 
 import pyro
@@ -145,6 +146,29 @@ def test_what_they_refuse(make):
         make((4, 4), 2)(torch.zeros(4, 2))
 
 
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (300, "got x from 300 to 300: it has 256 levels: 0 ... 255"),
+        (-1, "from -1"),
+        (0.5, "with fractions"),
+        (torch.nan, "nan"),
+    ],
+)
+def test_values_that_are_no_levels(make, x, said):
+    with pytest.raises(ValueError, match=said):
+        make((4, 4), 256)(torch.full((2, 4, 4), x))
+
+
+def test_levels_that_a_dtype_cannot_part(make):
+    for dtype, most in ((torch.bfloat16, 1), (torch.float16, 8), (torch.float32, 2**16)):
+        with pytest.raises(ValueError, match="Use float32 up to"):
+            make((4, 4), 2 * most).to(dtype)(torch.zeros(2, 4, 4))
+    v = make((4, 4), 2**16)(torch.full((100, 4, 4), 2**16 - 1)).sample()
+    assert v.unique().numel() > 128
+    assert make((4, 4), 2**24).double()(torch.zeros(2, 4, 4)).sample().shape == (2, 4, 4)
+
+
 def test_what_the_variational_one_refuses():
     with pytest.raises(ValueError, match=r"images have \(H, W\)"):
         VariationalDequantizer((16,), 2)
@@ -159,6 +183,35 @@ def test_what_the_variational_one_refuses():
     with pytest.raises(ValueError, match="context"):
         VariationalDequantizer((4, 4), 2, context=0)
     assert isinstance(VariationalDequantizer((4, 4), 2).flow, Compose)
+
+
+def test_plain_networks_of_torch_and_several_leading_dimensions():
+    """Convolutions of torch take one leading dimension; features are computed as one batch."""
+
+    def encoder(shape, features):
+        return torch.nn.Conv2d(shape[0], features[0], 3, padding=1)
+
+    dequantizer = VariationalDequantizer((4, 4), 17, context=3, encoder=encoder)
+    x = torch.randint(17, (2, 5, 4, 4))
+    v = dequantizer(x).rsample()
+    assert v.shape == x.shape
+    torch.testing.assert_close(dequantizer(x[1]).log_prob(v[1]), dequantizer(x).log_prob(v)[1], atol=1e-4, rtol=1e-4)
+    assert dequantizer(x[:, :0]).sample().shape == (2, 0, 4, 4)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 1, 1)])
+@pytest.mark.parametrize("depth", [1, 2, 5, 8])
+def test_log_scales_of_a_pixel_add_up_to_three_at_most(shape, depth):
+    """However many couplings touch it: y is spread by a factor of 20 at most. Here all networks say 'spread'."""
+    dequantizer = VariationalDequantizer(shape, 4, depth=depth, context=2)
+    with torch.no_grad():
+        for weight in dequantizer.parameters():
+            weight.fill_(100.0)
+    flow = dequantizer.flow.condition(torch.ones(3, *dequantizer.flow.context_shape))
+    logdet = flow.forward_and_logdet(torch.zeros(3, *dequantizer.flow.shape))[1]
+    turns = [depth] * 2 if shape[-1] == 1 else [(depth + 1) // 2, depth // 2]  # of either colour
+    expected = 3 * sum(turns) / 2 / turns[0]
+    torch.testing.assert_close(logdet / math.prod(shape), torch.full((3,), expected), atol=0.01, rtol=0)
 
 
 # Rounding.
@@ -177,3 +230,5 @@ def test_rounding_is_a_point_mass(device):
     assert p.expand((3, 2)).sample().shape == (3, 2, 4)
     with pytest.raises(ValueError, match="support"):
         p.log_prob(x + 8)
+    with pytest.raises(ValueError, match="NaN in it"):
+        Quantized(torch.tensor([0.0, torch.nan]), 8, 1)

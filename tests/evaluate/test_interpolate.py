@@ -45,7 +45,7 @@ def test_where_both_ends_are_alike_it_is_a_line():
 
 def test_images_are_between_images():
     net = partial(ConvNet, hidden=(8,), kernels=(3, 3))
-    model = ImageFlow(shape=(8, 8), levels=17, flow=partial(Glow, levels=2, depth=1, net=net))
+    model = ImageFlow(shape=(8, 8), levels=17, flow=partial(Glow, scales=2, depth=1, net=net))
     x = Digits(binarization="none").test.x[:4]
     path = interpolate(model, x[:2], x[2:], steps=5)
     assert (path.shape, path.dtype) == ((2, 5, 8, 8), torch.int64)

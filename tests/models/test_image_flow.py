@@ -17,7 +17,7 @@ from torch import nn
 from pyro_dgm.data import Digits
 from pyro_dgm.distributions import UniformDequantizer, VariationalDequantizer
 from pyro_dgm.evaluate import bits_per_dim, dream, elbo_terms, log_likelihood
-from pyro_dgm.infer import ELBO, IWAE, GradientStep, Objective
+from pyro_dgm.infer import ELBO, IWAE, GradientStep, Objective, ReweightedWakeSleep
 from pyro_dgm.models import ImageFlow
 from pyro_dgm.nn import ConvNet
 from pyro_dgm.train import Trainer, Validation
@@ -28,8 +28,8 @@ FLOWS = {
     "couplings": lambda shape: Compose(
         [AffineCoupling(shape, mask="checkerboard", swap=swap, net=NET) for swap in (False, True)]
     ),
-    "Glow": partial(Glow, levels=2, depth=2, net=NET),
-    "RealNVP": partial(RealNVP, levels=2, net=NET),
+    "Glow": partial(Glow, scales=2, depth=2, net=NET),
+    "RealNVP": partial(RealNVP, scales=2, net=NET),
 }
 SMALL_DEQUANTIZER = partial(VariationalDequantizer, context=3, depth=2, encoder=NET)
 
@@ -78,7 +78,7 @@ def test_an_even_density_costs_the_log_of_the_levels():
     model = ImageFlow(shape=(4, 4), levels=16, flow=FLOWS["couplings"], alpha=1e-6).double()
     x = images(shape=(4, 4), levels=16)
     v = model.guide(x)
-    y = model.to_levels.inv(v).unsqueeze(-3)  # couplings start as the identity
+    y = model.to_levels.inv(v)  # couplings start as the identity
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(y)
     logistic = torch.nn.functional.logsigmoid(y) + torch.nn.functional.logsigmoid(-y)
     even = model.distribution().log_prob(v) + (logistic - normal).sum((-3, -2, -1))
@@ -191,11 +191,49 @@ def test_what_it_refuses():
         small(levels=1)
     with pytest.raises(ValueError, match="must be images of shape"):
         ImageFlow(shape=(4, 4), levels=2, flow=lambda shape: Planar(16))
+    with pytest.raises(ValueError, match="what makes one from the shape, e.g. flow=Glow"):
+        ImageFlow(shape=(4, 4), levels=2, flow=FLOWS["couplings"]((1, 4, 4)))
     with pytest.raises(ValueError, match="its context_dim must be left out"):
         ImageFlow(shape=(4, 4), levels=2, flow=partial(AffineCoupling, mask="checkerboard", context_dim=3))
-    with pytest.raises(ValueError, match="it needs integers"):
-        small().guide(torch.rand(3, 8, 8))
-    with pytest.raises(ValueError, match="it needs \\(B, 8, 8\\)"):
-        small().model(torch.zeros(8, 8, dtype=torch.long))
     with pytest.raises(ValueError, match="the margin must be"):
         small(alpha=0)
+
+
+def test_dequantisers_that_it_refuses():
+    with pytest.raises(ValueError, match=r"for shape=\(8, 8\) and levels=4: the data have .* levels=17"):
+        small(dequantizer=lambda shape, levels: UniformDequantizer(shape, 4))
+    with pytest.raises(ValueError, match="it needs what makes one from shape and levels"):
+        small(dequantizer=UniformDequantizer((8, 8), 17))
+    with pytest.raises(ValueError, match="that makes Normal: it must make a module"):
+        small(dequantizer=lambda shape, levels: torch.distributions.Normal(0.0, 1.0))
+    with pytest.raises(ValueError, match="that makes Planar: it must make a module"):
+        small(dequantizer=lambda shape, levels: Planar(64))
+
+
+@pytest.mark.parametrize("wrong", [17, -1, 300])
+def test_values_that_are_no_levels(wrong):
+    model, x = small(), torch.full((3, 8, 8), wrong)
+    for use in (model.model, model.guide, model.encode):
+        with pytest.raises(ValueError, match=rf"got x from {wrong} to {wrong}: it has 17 levels: 0 \.\.\. 16"):
+            use(x)
+
+
+def test_data_of_other_shapes_and_kinds():
+    with pytest.raises(ValueError, match="it needs integers"):
+        small().guide(torch.rand(3, 8, 8))
+    with pytest.raises(ValueError, match=r"it needs \(B, 8, 8\)"):
+        small().model(torch.zeros(8, 8, dtype=torch.long))
+    with pytest.raises(ValueError, match="NaN in it, which is no level"):
+        small().decode(torch.full((2, 64), torch.nan))
+    with pytest.raises(ValueError, match="fewer than 8 bits"):
+        small("couplings").to(torch.bfloat16).guide(images())
+
+
+def test_the_guide_does_not_score_dreams_outside_the_levels():
+    """What a flow puts below 0 is clipped: q(v | x) has no density at such a v, and wake-sleep no lesson."""
+    model, x = small("couplings", alpha=None), images()
+    with pytest.raises(
+        ValueError, match=r"outside the cells .* leave 0 \.\.\. 17 .* Use ReweightedWakeSleep\(insomnia=1\)"
+    ):
+        ReweightedWakeSleep(3, insomnia=0.5).loss_and_grads(model.model, model.guide, x)
+    assert math.isfinite(ReweightedWakeSleep(3).loss_and_grads(model.model, model.guide, x))

@@ -173,3 +173,18 @@ def test_processes_start_from_the_moments_over_all(monkeypatch):
 def test_other_shapes_are_named(shape):
     with pytest.raises(ValueError, match=r"ActNorm got shape=\(.*: it needs a number of dimensions, or \(C, H, W\)"):
         ActNorm(shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_moments_are_single(dtype):
+    """70000 pixels are more than a number of 16 bits counts, and their squares add up to more than it holds."""
+    flow, x = ActNorm((1, 100, 100)).to(dtype), (3 + 40 * torch.randn(7, 1, 100, 100)).to(dtype)
+    y, _ = flow.inverse_and_logdet(x)
+    assert flow.initialized
+    assert flow.log_scale.dtype == flow.shift.dtype == y.dtype == dtype
+    assert abs(y.float().mean()) < 0.02
+    assert abs(y.float().std() - 1) < 0.02
+    near = ActNorm(2).to(dtype)  # a mean far from 0 is no lack of variation
+    near(torch.tensor([[99.0, 5.0], [101.0, 5.0]], dtype=dtype))
+    assert near.log_scale.tolist() == [0.0, 0.0]
+    assert near.shift.tolist() == [-100.0, -5.0]

@@ -17,7 +17,7 @@ from pyro_dgm.transforms.glow import Glow
 
 close = torch.testing.assert_close
 small = partial(ConvNet, hidden=(8, 8), activation=nn.Tanh)
-SmallGlow = partial(Glow, levels=2, depth=2, net=small)
+SmallGlow = partial(Glow, scales=2, depth=2, net=small)
 DIGITS = torch.logit(0.05 + 0.9 * (torch.from_numpy(load_digits().images).float().unsqueeze(1) + 0.5) / 17)
 
 
@@ -42,7 +42,7 @@ def images(flow, temperature=1.0):
 
 
 def test_it_is_a_site_that_is_scored_and_sampled():
-    flow, x = SmallGlow((1, 8, 8), levels=1), digits(100)
+    flow, x = SmallGlow((1, 8, 8), scales=1), digits(100)
 
     def model(x=None, size=1):
         pyro.module("glow", flow)
@@ -96,7 +96,7 @@ def test_classes_have_images_of_their_own():
 
 
 def test_trained_on_digits_it_inverts_its_own_samples_in_single_precision():
-    flow = Glow((1, 8, 8), levels=2, depth=4, net=partial(ConvNet, hidden=(32, 32)))
+    flow = Glow((1, 8, 8), scales=2, depth=4, net=partial(ConvNet, hidden=(32, 32)))
     with torch.no_grad():
         first = -images(flow).log_prob(digits(500)).mean()
     optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3)

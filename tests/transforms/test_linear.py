@@ -185,3 +185,17 @@ def test_bad_options():
         QRLinear(3, reflections=0)
     with pytest.raises(ValueError, match=r"LULinear\(dim=3\) got a value of shape \(2, 4\)"):
         LULinear(3)(torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("assign", [False, True])
+def test_it_is_loaded_into_memory_that_was_not_set(kind, assign):
+    flow, x = away_from_the_start(KINDS[kind](4)), torch.randn(5, 4, dtype=torch.float64)
+    other = KINDS[kind](4).double().to("meta")
+    other = other if assign else other.to_empty(device="cpu")
+    for tensor in other.buffers():
+        if not assign:
+            tensor.fill_(0 if tensor.dtype == torch.int64 else torch.nan)
+    other.load_state_dict(flow.state_dict(), assign=assign)
+    assert torch.equal(other(x), flow(x))
+    assert torch.equal(other.inverse_and_logdet(x)[0], flow.inverse_and_logdet(x)[0])

@@ -3,11 +3,14 @@
 """The logit of pixels and the map into cells: exact at both ends, and no NaN beyond them."""
 
 import copy
+import math
 import pickle
 
 import pyro.distributions as dist
 import pytest
+import scipy.special
 import torch
+from jaxtyping import TypeCheckError
 
 from pyro_dgm.transforms import Compose, Invert, Logit, Permute
 from pyro_dgm.transforms.into_cells import IntoCells
@@ -77,7 +80,7 @@ def test_it_is_a_flow_among_others():
     for other in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
         torch.testing.assert_close(other(torch.ones(3, 2)), flow(torch.ones(3, 2)))
     assert Logit((1, 2), levels=8).forward_and_logdet(torch.empty(3, 1, 2, device="meta"))[1].shape == (3,)
-    assert repr(Logit((1, 2), levels=8)) == "Logit((1, 2), levels=8, alpha=0.05)"
+    assert repr(Logit((1, 2), levels=8)) == "Logit((1, 2), levels=8, alpha=0.0001)"
 
 
 def test_what_it_refuses():
@@ -86,6 +89,8 @@ def test_what_it_refuses():
             Logit(2, levels=8, alpha=alpha)
     with pytest.raises(ValueError, match="at least 2"):
         Logit(2, levels=1)
+    with pytest.raises((ValueError, TypeCheckError)):  # the latter comes first in tests
+        Logit(2, levels=256.5)
     with pytest.raises(ValueError, match="dequantisation"):
         Logit(2, levels=8)(torch.tensor([1, 2]))
 
@@ -127,6 +132,28 @@ def test_extreme_noise_stays_in_the_cell_and_finite():
         back, logdet = into.inverse_and_logdet(v)
         assert back.isfinite().all()
         assert logdet.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_black_is_exact_down_to_the_smallest_numbers(dtype):
+    """Above 0 numbers are dense: a foreign v of a black pixel is its own noise, and is scored as such."""
+    v = torch.tensor([1e-37, 1e-20, 1e-10, 1e-8, 1e-3, 0.5], dtype=dtype)
+    y, logdet = IntoCells(torch.zeros(6, dtype=dtype), 1).inverse_and_logdet(v)
+    exact = torch.from_numpy(scipy.special.ndtri(v.double().numpy()))
+    torch.testing.assert_close(y.double(), exact, atol=1e-5, rtol=1e-6)
+    expected = 0.5 * exact.square().sum() + 3 * math.log(2 * math.pi)
+    assert logdet.double().item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("level", [1.0, 127.0, 128.0, 255.0])
+def test_elsewhere_a_number_stands_for_what_rounds_to_it(level):
+    low = torch.tensor([level])
+    first, last = low, torch.nextafter(low + 1, low)
+    spacing = [torch.nextafter(low, low + 1) - low, low + 1 - last]
+    into = IntoCells(low, 1)
+    for v, gap, sign in ((first, spacing[0] / 2, 1), (last, spacing[1], -1)):
+        expected = sign * scipy.special.ndtri(gap.double().numpy())
+        assert into.inverse_and_logdet(v)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_gradient_in_the_middle_of_a_cell():

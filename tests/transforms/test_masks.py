@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch import nn
 
 from pyro_dgm.nn import ConvNet
@@ -153,3 +154,49 @@ def test_with_a_context_one_channel_is_enough(coupling):
     x, h = torch.randn(5, 1, 2, 2, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     y, _ = flow.condition(h).forward_and_logdet(x)
     torch.testing.assert_close(flow.condition(h).inverse_and_logdet(y)[0], x)
+
+
+@every_coupling
+@pytest.mark.parametrize("context_dim", [None, 2, (2, 4, 5)], ids=str)
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (0,), (2, 0)], ids=str)
+def test_plain_networks_of_torch_see_images_in_a_row(coupling, context_dim, batch):
+    def net(seen, raw):
+        return nn.Sequential(nn.Conv2d(seen[0], 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, raw[0], 1))
+
+    flow = randomise(coupling(SHAPE, net=net, context_dim=context_dim)).double()
+    x = torch.randn(*batch, *SHAPE, dtype=torch.float64)
+    if context_dim is not None:
+        flow = flow.condition(torch.randn(*batch[-1:], *flow.context_shape, dtype=torch.float64))
+    y, logdet = flow.forward_and_logdet(x)
+    assert logdet.shape == batch
+    torch.testing.assert_close(flow.inverse_and_logdet(y)[0], x)
+    if len(batch) == 2 and batch[1] and context_dim is None:
+        one, volume = flow.forward_and_logdet(x[1, 2])
+        torch.testing.assert_close((one, volume), (y[1, 2], logdet[1, 2]))
+
+
+@every_coupling
+def test_networks_of_another_shape_are_named(coupling):
+    with pytest.raises(ValueError, match=r"\(shape=\(3, 4, 5\)\) has a net= that gives \(1, 4, 5\) for each datum"):
+        coupling(SHAPE, net=lambda seen, raw: ConvNet(seen, (1, 4, 5)))
+    flow = coupling(SHAPE, net=lambda seen, raw: nn.Conv2d(seen[0], raw[0], 3))
+    with pytest.raises(ValueError, match=r"has a net= that gives \([0-9]+, 2, 3\) for each datum, and needs"):
+        flow(torch.randn(6, *SHAPE))
+    flow = coupling(4, context_dim=2, net=lambda seen, raw: nn.Linear(seen[0], 5))
+    with pytest.raises(ValueError, match=r"\(dim=4, context_dim=2\) has a net= that gives \(5,\) for each datum, and"):
+        flow.condition(torch.randn(2))(torch.randn(6, 4))
+    with pytest.raises((ValueError, TypeCheckError), match="net"):
+        coupling(4, net=3)
+
+
+@pytest.mark.parametrize("mask", [None, [False, True, True], "checkerboard"], ids=str)
+@pytest.mark.parametrize("assign", [False, True])
+def test_it_is_loaded_into_memory_that_was_not_set(mask, assign):
+    flow, x = randomise(AffineCoupling(SHAPE, mask=mask, net=small)), torch.randn(6, *SHAPE)
+    with torch.device("meta"):
+        other = AffineCoupling(SHAPE, mask=mask, net=small)
+    with pytest.warns(UserWarning, match="which is a no-op"):
+        AffineCoupling(SHAPE, mask=mask, net=small).to("meta").load_state_dict(flow.state_dict())
+    other = other if assign else other.to_empty(device="cpu")
+    other.load_state_dict(flow.state_dict(), assign=assign)
+    assert torch.equal(other(x), flow(x))

@@ -32,18 +32,19 @@ def stirred(flow):
     return flow.double().eval()
 
 
-def level(shape, context_dim=None):
+def scale(shape, context_dim=None):
     squeeze = Squeeze(shape)
     return Compose([AffineCoupling(squeeze.out_shape, net=small, context_dim=context_dim), Invert(squeeze)])
 
 
-def levels(context_dim=None):
-    return [level(shape, context_dim) for shape in ((1, 8, 8), (2, 4, 4), (4, 2, 2))]
+def three(context_dim=None):
+    return [scale(shape, context_dim) for shape in ((1, 8, 8), (2, 4, 4), (4, 2, 2))]
 
 
 def three_scales(context_dim=None, *, top=False):
-    flows = levels(context_dim)
-    flow = MultiScale(flows, top=ActNorm(flows[-1].shape, context_dim=context_dim) if top else None)
+    flows = three(context_dim)
+    between = None if top else [Split((4, 4, 4), context_dim=context_dim), Split((8, 2, 2), context_dim=context_dim)]
+    flow = MultiScale(flows, splits=between, learned_prior=top)
     assert flow.latent_shapes == [(16, 1, 1), (4, 2, 2), (2, 4, 4)]
     return stirred(flow)
 
@@ -68,13 +69,13 @@ def test_it_is_its_parts_one_after_the_other():
     )
     z, total = flow.top.forward_and_logdet(coarse)
     for part in (
-        flow.levels[2],
+        flow.scales[2],
         lambda z: torch.cat([z, middle], -3),
         flow.splits[1],
-        flow.levels[1],
+        flow.scales[1],
         lambda z: torch.cat([z, fine], -3),
         flow.splits[0],
-        flow.levels[0],
+        flow.scales[0],
     ):
         if isinstance(part, nn.Module):
             z, logdet = part.forward_and_logdet(z)
@@ -93,7 +94,7 @@ def test_the_log_determinant_is_that_of_the_jacobian():
 
 
 def test_at_the_start_it_only_moves_pixels():
-    flow, x = MultiScale(levels()), torch.arange(64.0)
+    flow, x = MultiScale(three()).eval(), torch.arange(64.0)
     image, logdet = flow.forward_and_logdet(x)
     assert image.flatten().sort().values.equal(x)
     assert not logdet.any()
@@ -132,38 +133,54 @@ def test_a_sample_is_scored_without_running_a_network_again():
     assert (x.shape, images.event_shape) == ((5, 1, 8, 8), (1, 8, 8))
 
 
-def test_a_context_goes_to_levels_splits_and_top():
+def test_a_context_goes_to_scales_splits_and_top():
     flow, x = three_scales(3, top=True), noise(2, 5)
     h = torch.randn(5, 3, dtype=torch.float64)
-    assert all(part.context_dim == 3 for part in (*flow.levels, *flow.splits, flow.top))
+    assert all(part.context_dim == 3 for part in (*flow.scales, *flow.splits, flow.top))
     image, logdet = flow.condition(h).forward_and_logdet(x)
     for i in range(5):
         close(flow.condition(h[i]).forward_and_logdet(x[:, i]), (image[:, i], logdet[:, i]))
     close(flow.condition(h).inverse_and_logdet(image), (x, -logdet))
 
 
+def test_what_is_not_given_is_learned_or_standard_normal():
+    learned, normal = MultiScale(three(3)), MultiScale(three(3), learned_prior=False)
+    assert [(split.keep, split.context_dim) for split in learned.splits] == [(2, 3), (4, 3)]
+    assert all(isinstance(split.prior, AffineCoupling) for split in learned.splits)
+    assert isinstance(learned.top, ActNorm)
+    assert (learned.top.shape, learned.top.context_dim) == ((16, 1, 1), 3)
+    assert [split.prior for split in normal.splits] == [None, None]
+    assert (normal.top, normal.context_dim) == (None, 3)
+    top, between = ActNorm((16, 1, 1)), [Split((4, 4, 4)), Split((8, 2, 2))]
+    given = MultiScale(three(), splits=between, top=top, learned_prior=False)
+    assert given.top is top
+    assert list(given.splits) == between
+    assert MultiScale(three(), splits=between, learned_prior=False).top is None
+    assert MultiScale(three(), top=top, learned_prior=False).splits[0].prior is None
+
+
 def test_learned_and_amortised_parts_are_mixed():
-    flows = [level((1, 8, 8)), level((2, 4, 4), 3)]
-    flow = MultiScale(flows, splits=[Split((4, 4, 4), learned=False)])
+    flows = [scale((1, 8, 8)), scale((2, 4, 4), 3)]
+    flow = MultiScale(flows, learned_prior=False)
     x, h = torch.randn(2, 64), torch.randn(2, 3)
     assert flow.context_dim == 3
     assert flow.condition(h)(x).shape == (2, 1, 8, 8)
 
 
-def test_other_shares_than_half_and_one_level():
-    fine, coarse = level((1, 8, 8)), AffineCoupling((3, 4, 4))
+def test_other_shares_than_half_and_one_scale():
+    fine, coarse = scale((1, 8, 8)), AffineCoupling((3, 4, 4))
     flow = stirred(MultiScale([fine, coarse]))
     assert (flow.splits[0].keep, flow.latent_shapes) == (3, [(3, 4, 4), (1, 4, 4)])
     image, logdet = flow.forward_and_logdet(x := noise(2))
     close(flow.inverse_and_logdet(image), (x, -logdet))
-    alone, same = MultiScale([fine]), noise(2)
+    alone, same = MultiScale([fine], learned_prior=False), noise(2)
     close(alone.forward_and_logdet(same), fine.forward_and_logdet(same.reshape(2, 4, 4, 4)))
 
 
 def test_it_follows_the_device(device):
-    flow, x = MultiScale(levels()).to(device), torch.randn(3, 64, device=device)
+    flow, x = MultiScale(three()).to(device), torch.randn(3, 64, device=device)
     assert flow(x).device == flow.latents(x)[0].device == x.device
-    nowhere = MultiScale(levels()).to("meta").inverse_and_logdet(torch.randn(3, 1, 8, 8, device="meta"))
+    nowhere = MultiScale(three()).to("meta").inverse_and_logdet(torch.randn(3, 1, 8, 8, device="meta"))
     assert [tuple(value.shape) for value in nowhere] == [(3, 64), (3,)]
 
 
@@ -179,18 +196,24 @@ def test_in_one_graph():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MultiScale([]), "MultiScale got no levels: it needs one flow of images for each scale"),
-        (lambda: MultiScale([Planar(4)]), r"a level 0 that maps \(4,\) to \(4,\): both must be shapes of images"),
-        (lambda: MultiScale([level((1, 8, 8)), level((2, 8, 8))]), r"level 0 that takes \(4, 4, 4\), and a level 1 .*"),
-        (lambda: MultiScale([level((1, 8, 8)), level((4, 4, 4))]), r"must take .* more channels, the rest of which"),
-        (lambda: MultiScale([level((1, 8, 8), 2), level((2, 4, 4), 3)]), r"contexts \{2, 3\}: .* the same vector"),
+        (lambda: MultiScale([]), "MultiScale got no scales: it needs one flow of images for each scale"),
+        (
+            lambda: MultiScale([Planar(4)]),
+            r"a flow of scale 0 that maps \(4,\) to \(4,\): both must be shapes of images",
+        ),
+        (
+            lambda: MultiScale([scale((1, 8, 8)), scale((2, 8, 8))]),
+            r"of scale 0 that takes \(4, 4, 4\), and one of .*",
+        ),
+        (lambda: MultiScale([scale((1, 8, 8)), scale((4, 4, 4))]), r"must take .* more channels, the rest of which"),
+        (lambda: MultiScale([scale((1, 8, 8), 2), scale((2, 4, 4), 3)]), r"contexts \{2, 3\}: .* the same vector"),
         (
             lambda: MultiScale([AffineCoupling((2, 4, 4), context_dim=(3, 4, 4))]),
             r"contexts \{\(3, 4, 4\)\}: .* An image as context",
         ),
-        (lambda: MultiScale(levels(), splits=[Split((4, 4, 4))]), r"one between each two levels, .*\(\(4, 4, 4\), 2\)"),
-        (lambda: MultiScale(levels()[:2], splits=[Split((4, 4, 4), keep=1)]), r"must be one between each two levels"),
-        (lambda: MultiScale(levels(), top=ActNorm(16)), r"top=ActNorm\(16\): it must map images of .*\(16, 1, 1\)"),
+        (lambda: MultiScale(three(), splits=[Split((4, 4, 4))]), r"one between each two scales, .*\(\(4, 4, 4\), 2\)"),
+        (lambda: MultiScale(three()[:2], splits=[Split((4, 4, 4), keep=1)]), r"must be one between each two scales"),
+        (lambda: MultiScale(three(), top=ActNorm(16)), r"top=ActNorm\(16\): it must map images of .*\(16, 1, 1\)"),
     ],
 )
 def test_what_does_not_fit_together_is_named(make, message):
@@ -204,7 +227,7 @@ def test_what_is_no_flow_is_named():
 
 
 def test_values_of_other_shapes_are_named():
-    flow = MultiScale(levels())
+    flow = MultiScale(three())
     with pytest.raises(ValueError, match=r"its last size must be 64"):
         flow(torch.randn(2, 1, 8, 8))
     with pytest.raises(ValueError, match=r"its last size must be 64"):
@@ -216,4 +239,4 @@ def test_values_of_other_shapes_are_named():
 
 
 def test_it_says_what_it_is():
-    assert repr(MultiScale(levels(3))) == "MultiScale((1, 8, 8), levels=3, context_dim=3)"
+    assert repr(MultiScale(three(3))) == "MultiScale((1, 8, 8), scales=3, context_dim=3)"

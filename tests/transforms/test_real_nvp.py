@@ -27,7 +27,7 @@ from pyro_dgm.transforms.reversible import Reversible
 
 close = torch.testing.assert_close
 small = partial(ResidualConvNet, channels=6, blocks=1, activation=nn.Tanh)
-SmallRealNVP = partial(RealNVP, levels=2, net=small)
+SmallRealNVP = partial(RealNVP, scales=2, net=small)
 DIGITS = torch.logit(0.05 + 0.9 * (torch.from_numpy(load_digits().images).float().unsqueeze(1) + 0.5) / 17)
 
 
@@ -66,22 +66,22 @@ def changed_by(coupling):
 
 
 def test_scoring_goes_through_the_couplings_of_the_paper():
-    flow = stirred(SmallRealNVP((3, 8, 8), levels=3))
+    flow = stirred(SmallRealNVP((3, 8, 8), scales=3))
     odd = (torch.arange(8).unsqueeze(1) + torch.arange(8)) % 2 == 1
-    for i, level in enumerate(flow.levels):
-        norms, couplings, z = level.flows[::2], level.flows[1::2], torch.zeros(0)
+    for i, scale in enumerate(flow.scales):
+        norms, couplings, z = scale.flows[::2], scale.flows[1::2], torch.zeros(0)
         if i < 2:
-            norms, couplings = [*norms[:3], *level.flows[7::2]], [*couplings[:3], *level.flows[8::2]]
-            z = level.flows[6].flow(torch.arange(float(torch.tensor(level.out_shape).prod())).reshape(level.out_shape))
+            norms, couplings = [*norms[:3], *scale.flows[7::2]], [*couplings[:3], *scale.flows[8::2]]
+            z = scale.flows[6].flow(torch.arange(float(torch.tensor(scale.out_shape).prod())).reshape(scale.out_shape))
         assert all(isinstance(norm, ActNorm) for norm in norms)
         assert all(isinstance(coupling, AffineCoupling) for coupling in couplings)
-        board = odd[: level.out_shape[1], : level.out_shape[2]].expand(level.out_shape)
+        board = odd[: scale.out_shape[1], : scale.out_shape[2]].expand(scale.out_shape)
         chess = [coupling for coupling in couplings if isinstance(coupling.mask, Checkerboard)][::-1]
         assert len(chess) == (3 if i < 2 else 4)
         for number, coupling in enumerate(chess):
             assert torch.equal(changed_by(coupling), board if number % 2 == 0 else ~board)
         for number, coupling in enumerate(couplings[:3][::-1] if i < 2 else []):
-            row_of_pixel = z // level.out_shape[2] % 2  # of those that came from the lower row of their square, 1
+            row_of_pixel = z // scale.out_shape[2] % 2  # of those that came from the lower row of their square, 1
             assert torch.equal(changed_by(coupling), row_of_pixel == (1 - number % 2))
     assert flow.latent_shapes == [(12, 2, 2), (12, 2, 2), (6, 4, 4)]
 
@@ -89,11 +89,11 @@ def test_scoring_goes_through_the_couplings_of_the_paper():
 def test_every_coupling_is_followed_by_an_act_norm_and_inverts():
     flow, x = stirred(SmallRealNVP((3, 8, 8))), data(2, 3)
     z, total = x, 0.0
-    for i, level in enumerate(flow.levels):
-        kinds = [type(part) for part in reversed(level.flows)]
+    for i, scale in enumerate(flow.scales):
+        kinds = [type(part) for part in reversed(scale.flows)]
         pair = [AffineCoupling, ActNorm]
         assert kinds == ([*3 * pair, Invert, *3 * pair] if i == 0 else 4 * pair)
-        for part in reversed(level.flows):
+        for part in reversed(scale.flows):
             z, logdet = part.inverse_and_logdet(z)
             total = total + logdet
         if i == 0:
@@ -106,12 +106,12 @@ def test_every_coupling_is_followed_by_an_act_norm_and_inverts():
 @pytest.mark.parametrize("reversible", [False, True])
 def test_one_scoring_of_data_initialises_every_act_norm(reversible):
     flow, x = SmallRealNVP((3, 8, 8), learned_prior=True, reversible=reversible).double(), data(30)
-    assert all(isinstance(level, Reversible) is reversible for level in flow.levels)
+    assert all(isinstance(scale, Reversible) is reversible for scale in flow.scales)
     noise, _ = flow.inverse_and_logdet(x)
     norms = [module for module in flow.modules() if isinstance(module, ActNorm)]
     assert len(norms) == 11
     assert all(norm.initialized for norm in norms)
-    for part in reversed(flow.levels[0].flows):
+    for part in reversed(flow.scales[0].flows):
         x = part.inverse_and_logdet(x)[0]
         if isinstance(part, ActNorm):
             close(x.mean((0, 2, 3)), torch.zeros(part.shape[0]).double(), rtol=0, atol=1e-6)
@@ -128,7 +128,7 @@ def test_images_do_not_know_one_another():
 
 
 def test_it_is_a_site_that_is_scored_and_sampled():
-    flow, x = RealNVP((1, 8, 8), levels=1, net=partial(ResidualConvNet, channels=8, blocks=1)), digits(100)
+    flow, x = RealNVP((1, 8, 8), scales=1, net=partial(ResidualConvNet, channels=8, blocks=1)), digits(100)
 
     def model(x=None, size=1):
         pyro.module("flow", flow)
@@ -161,20 +161,20 @@ def test_copies_are_equal_after_it_has_met_data():
 
 
 def test_it_has_as_many_parameters_as_the_formulas_say():
-    width, levels = 7, 3
+    width, scales = 7, 3
     net = partial(ConvNet, hidden=(width,), kernels=(3, 3))
-    flow, expected = RealNVP((3, 8, 12), levels=levels, net=net, learned_prior=True), 0
-    for i in range(levels):
+    flow, expected = RealNVP((3, 8, 12), scales=scales, net=net, learned_prior=True), 0
+    for i in range(scales):
         c = 3 * 2**i
         chess = 9 * c * width + width + 9 * width * 2 * c + 2 * c + 2 * c  # a network of all channels, and an ActNorm
         rest = 9 * 2 * c * width + width + 9 * width * 4 * c + 4 * c + 2 * 4 * c  # of half of four times as many
-        prior = 9 * 2 * c * 4 * c + 4 * c if i < levels - 1 else 2 * c  # a split, or the top
-        expected += prior + (3 * chess + 3 * rest if i < levels - 1 else 4 * chess)
+        prior = 9 * 2 * c * 4 * c + 4 * c if i < scales - 1 else 2 * c  # a split, or the top
+        expected += prior + (3 * chess + 3 * rest if i < scales - 1 else 4 * chess)
     assert sum(parameter.numel() for parameter in flow.parameters()) == expected
 
 
 def test_trained_on_digits_it_inverts_its_own_samples_in_single_precision():
-    flow = RealNVP((1, 8, 8), net=partial(ResidualConvNet, channels=16, blocks=1))
+    flow = RealNVP((1, 8, 8), scales=2, net=partial(ResidualConvNet, channels=16, blocks=1))
     optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3)
     for _ in range(60):
         loss = -images(flow).log_prob(digits(16)).mean()
@@ -196,9 +196,21 @@ def test_it_follows_the_device(device):
     assert [tuple(value.shape) for value in nowhere] == [(3, 1, 8, 8), (3,)]
 
 
+def test_its_defaults_are_of_a_size_for_a_cpu():
+    flow = RealNVP((1, 28, 28))
+    nets = [module for module in flow.modules() if isinstance(module, ResidualConvNet)]
+    assert (repr(flow), len(nets)) == ("RealNVP((1, 28, 28), scales=3)", 16)
+    assert sum(parameter.numel() for parameter in flow.parameters()) < 400_000
+
+
+@pytest.mark.parametrize(("shape", "scales"), [((3, 32, 32), 3), ((1, 14, 14), 2), ((1, 2, 2), 1), ((1, 7, 5), 1)])
+def test_it_takes_as_many_scales_as_the_shape_allows_and_three_at_most(shape, scales):
+    assert len(RealNVP(shape, net=small).scales) == scales
+
+
 YAML = """
 class_path: pyro_dgm.transforms.RealNVP
-init_args: {shape: [1, 8, 8], net: {class_path: pyro_dgm.nn.ResidualConvNet, init_args: {channels: 5}}}
+init_args: {shape: [1, 8, 8], scales: 2, net: {class_path: pyro_dgm.nn.ResidualConvNet, init_args: {channels: 5}}}
 """
 
 
@@ -206,29 +218,29 @@ def test_it_is_described_in_yaml():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--flow", type=FlowTransform)
     flow = parser.instantiate(parser.parse_object({"flow": yaml.safe_load(YAML)})).flow
-    assert repr(flow) == "RealNVP((1, 8, 8), levels=2)"
+    assert repr(flow) == "RealNVP((1, 8, 8), scales=2)"
 
 
 @pytest.mark.parametrize(
-    ("shape", "levels", "message"),
+    ("shape", "scales", "message"),
     [
         (64, 2, r"RealNVP got shape=\(64,\): it needs that of an image, \(C, H, W\)"),
-        ((1, 8, 8), 0, r"RealNVP got levels=\(0,\)"),
-        ((1, 28, 28), 4, r"levels=4 for shape=\(1, 28, 28\): .* halved 2 times, so that at most levels=3 is possible"),
-        ((1, 8, 8), 4, r"halved 3 times, so that at most levels=3 is possible"),
-        ((1, 8, 16), 5, r"halved 3 times, so that at most levels=4 is possible"),
-        ((3, 5, 5), 2, r"halved 0 times, so that at most levels=1 is possible. Pad or crop"),
-        ((3, 1, 1), 1, r"halved 0 times, so that none is possible"),
+        ((1, 8, 8), 0, r"RealNVP got scales=0: it must be a positive integer"),
+        ((1, 28, 28), 4, r"scales=4 for shape=\(1, 28, 28\): at most scales=3 is possible, .* multiples of 16"),
+        ((1, 8, 8), 4, r"at most scales=3 is possible, .* halved 3 times"),
+        ((1, 8, 16), 5, r"at most scales=4 is possible, .* halved 3 times"),
+        ((3, 5, 5), 2, r"at most scales=1 is possible, .* halved 0 times. For 2, pad or crop"),
+        ((3, 1, 1), 1, r"no scale is possible, .* halved 0 times"),
     ],
 )
-def test_what_cannot_be_is_named(shape, levels, message):
+def test_what_cannot_be_is_named(shape, scales, message):
     with pytest.raises(ValueError, match=message):
-        RealNVP(shape, levels=levels, net=small)
+        RealNVP(shape, scales=scales, net=small)
 
 
 @pytest.mark.parametrize(
-    ("shape", "levels"), [((1, 28, 28), 3), ((1, 8, 8), 3), ((1, 8, 16), 4), ((3, 5, 5), 1), ((1, 1, 2), 1)]
+    ("shape", "scales"), [((1, 28, 28), 3), ((1, 8, 8), 3), ((1, 8, 16), 4), ((3, 5, 5), 1), ((1, 1, 2), 1)]
 )
-def test_every_level_that_is_possible_is_there(shape, levels):
-    flow, x = RealNVP(shape, levels=levels, net=small), torch.randn(2, *shape)
+def test_every_scale_that_is_possible_is_there(shape, scales):
+    flow, x = RealNVP(shape, scales=scales, net=small), torch.randn(2, *shape)
     close(flow(flow.inverse_and_logdet(x)[0]), x, rtol=1e-4, atol=1e-4)

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between a pass that keeps nothing and its gradient anything may happen, and others may look into every operation."""
 
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -140,3 +143,59 @@ def test_in_a_guide_with_marked_tensors():
         value = TraceGraph_ELBO().loss_and_grads(model, partial(guide, one))
         results.append([torch.tensor(value), *(parameter.grad.clone() for parameter in one.parameters())])
     close(*results)
+
+
+# Over processes.
+
+
+PROCESS = """
+import sys, torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from pyro_dgm.nn import ConvNet
+from pyro_dgm.transforms import ActNorm, AffineCoupling, Compose, Invert, InvertibleConv1x1, Reversible, Squeeze
+
+class Score(nn.Module):
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, y):
+        x, logdet = self.flow.inverse_and_logdet(y)
+        return (x.square().sum((-3, -2, -1)) / 2 - logdet).mean()
+
+def net(*shapes):
+    return ConvNet(*shapes, hidden=(6,), kernels=(3, 3), activation=nn.Tanh)
+
+def stack(kind):
+    torch.manual_seed(0)
+    shape = (4, 2, 2)
+    steps = [AffineCoupling(shape, net=net), Invert(InvertibleConv1x1(shape)), ActNorm(shape)]
+    steps += [AffineCoupling(shape, net=net, swap=True), ActNorm(shape), Invert(Squeeze((1, 4, 4)))]
+    for part in steps[::3]:
+        for parameter in part.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return Score(kind(steps)).double()
+
+rank, data = int(sys.argv[1]), 3 + 5 * torch.randn(10, 1, 4, 4, dtype=torch.float64, generator=torch.Generator())
+distributed.init_process_group("gloo", store=distributed.FileStore(sys.argv[2], 2), rank=rank, world_size=2)
+model = DistributedDataParallel(stack(Reversible))
+for _ in range(2):
+    model(data[rank::2]).backward()
+distributed.destroy_process_group()
+alone = stack(Compose)
+for _ in range(2):
+    alone(data).backward()
+for found, expected in zip(model.module.parameters(), alone.parameters(), strict=True):
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.grad, expected.grad)
+"""
+
+
+@pytest.mark.slow
+def test_processes_have_the_gradient_of_all_data(tmp_path):
+    """Every ActNorm of a stack starts from all of the first batch, and gradients are those of one process."""
+    command = [sys.executable, "-c", PROCESS]
+    root = Path(__file__).parents[2]
+    processes = [subprocess.Popen([*command, rank, str(tmp_path / "store")], cwd=root) for rank in "01"]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]

@@ -172,8 +172,6 @@ def _with(layer):
     [
         (lambda: BatchNorm(4), "BatchNorm, which normalises data by their batch"),
         (lambda: Compose([BatchNorm(4)]), "BatchNorm, which"),
-        (lambda: AffineCoupling(4, net=_with(nn.Dropout())), "Dropout, which draws anew"),
-        (lambda: AffineCoupling(4, net=_with(nn.RReLU())), "RReLU, which draws anew"),
         (lambda: AffineCoupling(4, net=_with(nn.BatchNorm1d(2))), "BatchNorm1d, which normalises"),
         (lambda: AffineCoupling(4, net=_with(nn.GRU(2, 2, 2, dropout=0.5))), "GRU, which draws anew"),
         (lambda: AffineCoupling(4, net=_Bayesian), "has weights that are drawn anew"),
@@ -181,12 +179,20 @@ def _with(layer):
             lambda: AffineCoupling(4, net=_with(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2)))),
             "changes its estimate",
         ),
+        (lambda: AffineCoupling(4, net=_with(nn.utils.spectral_norm(nn.Linear(2, 2)))), "Linear, which changes its"),
     ],
     ids=str,
 )
 def test_what_changes_from_call_to_call_is_refused(make, why):
     with pytest.raises(ValueError, match=rf"flows\[1\] holds a .*{why}"):
         Reversible([Permute.reverse(4), make()])
+
+
+def test_what_is_put_in_later_is_found_at_the_next_call():
+    _, flow = both()
+    flow.parts[0].net.layers.append(nn.utils.spectral_norm(nn.Linear(4, 4)).double())
+    with pytest.raises(ValueError, match="Reversible holds a Linear in AffineCoupling, which changes its estimate"):
+        flow.forward_and_logdet(data(5))
 
 
 def test_layers_that_repeat_themselves_are_let_in():

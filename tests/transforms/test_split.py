@@ -7,6 +7,7 @@ from functools import partial
 import pyro.distributions as dist
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch.nn import functional
 
 from pyro_dgm.nn import ConvNet
@@ -119,6 +120,12 @@ def test_it_follows_the_device(device):
 def test_what_cannot_be_is_named(shape, options, message):
     with pytest.raises(ValueError, match=message):
         Split(shape, **options)
+
+
+@pytest.mark.parametrize("keep", [1.5, 2.0])
+def test_a_share_of_a_channel_is_named(keep):
+    with pytest.raises((ValueError, TypeCheckError), match=rf"keep=?[\s\S]*{keep}"):
+        Split((4, 2, 2), keep=keep)
 
 
 def test_parts_of_other_shapes_are_named():

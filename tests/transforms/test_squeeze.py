@@ -97,7 +97,7 @@ def test_what_has_no_squares_is_named(shape):
 
 def test_images_of_another_shape_are_named():
     flow = Squeeze((1, 4, 4))
-    with pytest.raises(ValueError, match=r"Squeeze\(shape=\(1, 4, 4\)\) got a value of shape \(5, 1, 4, 6\)"):
+    with pytest.raises(ValueError, match=r"Squeeze\(\(1, 4, 4\) -> \(4, 2, 2\)\) got a value of shape \(5, 1, 4, 6\)"):
         flow.forward_and_logdet(torch.randn(5, 1, 4, 6))
     with pytest.raises(ValueError, match=r"its last sizes must be \(4, 2, 2\)"):
         flow.inverse_and_logdet(torch.randn(5, 1, 4, 4))

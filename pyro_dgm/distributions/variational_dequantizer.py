@@ -20,8 +20,10 @@ from pyro_dgm.transforms.base import FlowTransform
 from pyro_dgm.transforms.compose import Compose
 from pyro_dgm.transforms.coupling import Passing
 from pyro_dgm.transforms.into_cells import IntoCells
+from pyro_dgm.transforms.invert import Invert
 from pyro_dgm.transforms.make_image_flow import make_image_flow
 from pyro_dgm.transforms.reshape import Reshape
+from pyro_dgm.transforms.squeeze import Squeeze
 
 Shape = tuple[int, ...]
 SMALL = partial(ConvNet, hidden=(32, 32))
@@ -47,11 +49,12 @@ class VariationalDequantizer(Dequantizer):
         shape: Shape of one image, ``(H, W)`` or ``(C, H, W)``.
         levels: Number L of levels: data are integers 0 ... L - 1.
         flow: Makes g from ``(C, H, W)``; it is given ``context_dim=(context, H, W)``, an image, as couplings take it.
-            None: ``depth`` affine couplings by chessboards (of a single pixel: by nothing but the features), with small
-            convolutional networks.
+            None: ``depth`` affine couplings in which the two colours of a chessboard take turns, with small
+            convolutional networks. Where height and width are even, these see squares of four pixels as four channels,
+            which takes a quarter of the time; a single pixel sees nothing but the features.
         context: Number of channels of the features h.
-        encoder: Makes from ``(C, H, W)`` and ``(context, H, W)`` the network that computes the features. It sees
-            data scaled to [-1, 1].
+        encoder: Makes from ``(C, H, W)`` and ``(context, H, W)``, or ``(4 C, H / 2, W / 2)`` and ``(context, H / 2,
+            W / 2)`` for couplings of squares, the network that computes the features. It sees data scaled to [-1, 1].
         depth: Number of couplings, if ``flow`` is None.
 
     Raises:
@@ -82,8 +85,11 @@ class VariationalDequantizer(Dequantizer):
             raise ValueError(f"VariationalDequantizer got shape={self.shape}: images have (H, W) or (C, H, W).")
         context, depth = (*positive_shape(self, "context", (context,)), *positive_shape(self, "depth", (depth,)))
         self.image_shape: Shape = (1,) * (3 - len(self.shape)) + self.shape
-        features = (context, *self.image_shape[1:])
-        self.encoder = encoder(self.image_shape, features)
+        halves = flow is None and all(size % 2 == 0 for size in self.image_shape[1:])
+        self.squeeze = Squeeze(self.image_shape) if halves else None
+        seen = self.image_shape if self.squeeze is None else self.squeeze.out_shape
+        features = (context, *seen[1:])
+        self.encoder = encoder(seen, features)
         self.flow = make_image_flow(self, flow or partial(_couplings, depth=depth), self.image_shape, context=features)
         self.reshape = None if self.image_shape == self.shape else Reshape(self.image_shape, self.shape)
 
@@ -98,14 +104,19 @@ class VariationalDequantizer(Dequantizer):
         """Encode images as one batch, since networks of images take a single leading dimension."""
         batch = low.shape[: low.dim() - len(self.shape)]
         scaled = low.reshape(math.prod(batch), *self.image_shape) * (2 / (self.levels - 1)) - 1
+        if self.squeeze is not None:
+            scaled = self.squeeze.forward_and_logdet(scaled)[0]
         return self.encoder(scaled).reshape(*batch, *(self.flow.context_shape or ()))
 
 
 def _couplings(shape: Shape, *, context_dim: Shape, depth: int) -> FlowTransform:
     """Stack couplings in which the two colours of a chessboard take turns; a single pixel has features only."""
     single = shape[1:] == (1, 1)
-    mask: Passing = [False] * shape[0] if single else "checkerboard"
-    swaps = [bool(turn % 2) and not single for turn in range(depth)]
+    mask: Passing | None = [False] * shape[0] if single else "checkerboard"
+    back: list[FlowTransform] = []
+    if context_dim[1:] != shape[1:]:
+        squeeze = Squeeze(shape)  # the first half of its channels is one colour
+        shape, mask, back = squeeze.out_shape, None, [Invert(squeeze)]
     touching = depth if single else (depth + 1) // 2
     make = partial(AffineCoupling, shape, context_dim=context_dim, mask=mask, net=SMALL, bound=SPREAD / touching)
-    return Compose([make(swap=swap) for swap in swaps])
+    return Compose([*(make(swap=bool(turn % 2) and not single) for turn in range(depth)), *back])

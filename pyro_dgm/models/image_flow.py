@@ -69,7 +69,8 @@ class ImageFlow(PyroModule):
 
     Attributes:
         flow: The flow, from noise to logits.
-        dequantizer: Call it with x, shape ``(*batch, *shape)``, for q(v | x).
+        dequantizer: Call it with x, shape ``(*batch, *shape)``, for q(v | x). Another may take its place, to learn a
+            tighter q for a flow that is fitted already.
 
     Raises:
         ValueError: If a size is not positive, the shape is not that of an image, levels is below 2, or the flow or
@@ -153,7 +154,10 @@ class ImageFlow(PyroModule):
         return v
 
     def distribution(self) -> Distribution:
-        """Give p(v), of ``event_shape`` equal to ``shape``: sampling and scoring are one pass."""
+        """Give p(v), of ``event_shape`` equal to ``shape``: sampling and scoring are one pass.
+
+        Score data by :meth:`model` first, in training mode: nothing else starts an ActNorm.
+        """
         flow, to_levels = self.flow, self.to_levels
         zero = self.like.new_zeros(flow.shape)
         noise = Independent(Normal(zero, zero + self.temperature), zero.dim())
@@ -179,9 +183,17 @@ class ImageFlow(PyroModule):
         return new
 
     def encode(self, x: Tensor) -> Tensor:
-        """Give the noise of the middles of the cells of x, shape ``(*batch, *flow.shape)``: `decode` gives x back."""
-        check_levels(self, x, self.levels)
-        image = self.to_levels.inverse_and_logdet(x.to(self.like.dtype) + 0.5)[0]
+        """Give the noise, shape ``(*batch, *flow.shape)``, behind images: `decode` gives them back.
+
+        Args:
+            x: Integers of shape ``(*batch, *shape)``, of which the middles of the cells are taken: their noise is
+                shorter than what the model draws. Or real v, as the guide draws them, whose noise is not.
+        """
+        v = x
+        if not x.is_floating_point():
+            check_levels(self, x, self.levels)
+            v = x.to(self.like.dtype) + 0.5
+        image = self.to_levels.inverse_and_logdet(v)[0]
         return self.flow.inverse_and_logdet(image)[0]
 
     def decode(self, noise: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import is_validation_enabled
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -20,6 +21,10 @@ from pyro_dgm.transforms.repeatable import why_not_repeatable
 
 Weights = tuple[dict[str, Any], str]
 """Where a weight is kept: the dictionary of a module, and its name in it."""
+
+
+LOST = 1e-2
+"""How far, relative to the largest number in it, an input may be off that is found again, before that is an error."""
 
 
 class Slot(int):
@@ -110,7 +115,8 @@ class _Retrace(torch.autograd.Function):
     def forward(ctx: Any, steps: Sequence[Step], x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Map x by every step."""
         total: Any = 0
-        inputs: list[Tensor] = []
+        inputs = [x] if is_validation_enabled() else []  # to compare with what is found
+        ctx.compares = bool(inputs)
         kept, before = [], RandomState.now(x.device)
         for step in steps:
             y, logdet = step.run(x, tensors)
@@ -142,7 +148,20 @@ class _Retrace(torch.autograd.Function):
                 start = None if kept.x is None else inputs[kept.x]
                 with _as_it_was(step, leaves), nullcontext() if kept.random is None else kept.random.again():
                     x, grad = step.back(start, x, leaves, pull)
+        if ctx.compares:
+            _compare(x, inputs[0])
         return None, grad, *grads
+
+
+def _compare(found: Tensor, x: Tensor) -> None:
+    """Refuse a gradient at an input that is not the one that was mapped. It reads a number, hence the validation."""
+    off = torch.where(found == x, 0, (found - x).abs()).amax() / x.abs().amax() if x.numel() else x.new_zeros(())
+    if not off <= LOST:
+        raise ValueError(
+            f"Reversible found its input again only up to {float(off):.1g} of its largest number: its flows are too "
+            f"ill-conditioned for {x.dtype}, and gradients would be wrong. Let every ActNorm start from data, lower "
+            f"the learning rate or the bounds of couplings, or use float64, or Compose."
+        )
 
 
 def _check(flow: FlowTransform, part: FlowTransform) -> None:

@@ -31,7 +31,8 @@ class Reversible(Compose):
     zero up to rounding may switch, which shows in the gradient of its own weights. Flows whose inverse is slow
     (autoregressive ones) are slow on the way back. Where an input cannot be found again it is kept: of a flow whose
     inverse is not exact (`Logit`, which saturates), and of one that draws random numbers in its pass, unless it is a
-    coupling. Networks with dropout draw the same again.
+    coupling. Networks with dropout draw the same again. With Pyro's validation on, what is found is compared with the
+    input, so that a gradient at another point is an error and no wrong number.
 
     Gradients are of first order: a gradient of a gradient is an error. Under `torch.func`, `torch.compile`,
     `torch.jit.trace` and while a CUDA graph is captured, this is a plain `Compose`, memory included.
@@ -43,7 +44,7 @@ class Reversible(Compose):
     Raises:
         ValueError: If there is none, they do not fit together, or one would not do the same a second time: `BatchNorm`,
             or a network with batch normalisation, spectral normalisation, random weights or recurrent dropout; also
-            at call, if such was put in later.
+            at call, if such was put in later. With validation on, on the way back, if the input was not found again.
 
     Source: Gomez et al. (NeurIPS 2017), arXiv:1707.04585, section 3; Jacobsen et al. (ICLR 2018), arXiv:1802.07088.
 

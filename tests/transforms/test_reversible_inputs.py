@@ -4,11 +4,12 @@
 
 from functools import partial
 
+import pyro
 import pytest
 import torch
 from torch import nn
 
-from pyro_dgm.nn import ConvNet
+from pyro_dgm.nn import MLP, ConvNet
 from pyro_dgm.transforms import ActNorm, AffineCoupling, Compose, FlowTransform, Invert, Logit, Permute, Reversible
 from tests.transforms.random_flows import randomise
 from tests.transforms.reversible_flows import SMALL, close, data, gradients
@@ -100,3 +101,18 @@ class _Levels(FlowTransform):
         raise NotImplementedError
 
     _forward_and_logdet = _inverse_and_logdet = bind
+
+
+def test_a_gradient_at_another_input_is_an_error():
+    """Scales of e^-12 leave nothing of 24 bits: what is found on the way back is not what came in."""
+    flows = [AffineCoupling(2, swap=swap, bound=12.0, net=partial(MLP, hidden=())) for swap in (False, True)] * 2
+    with torch.no_grad():
+        for flow in flows[:2]:
+            flow.net.layers[-1].bias.copy_(torch.tensor([-60.0, 1e4]))
+    x = torch.randn(5, 2, requires_grad=True)
+    y, logdet = Reversible(flows).forward_and_logdet(x)
+    with pytest.raises(ValueError, match="found its input again only up to .* of its largest number.*Compose"):
+        (y.sum() + logdet.sum()).backward()
+    with pyro.validation_enabled(is_validate=False):
+        y, logdet = Reversible(flows).forward_and_logdet(x)
+        (y.sum() + logdet.sum()).backward()  # nothing is read from the device

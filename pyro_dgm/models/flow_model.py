@@ -114,8 +114,8 @@ class FlowModel(PushForward):
         if not x.is_floating_point():
             raise ValueError(
                 f"FlowModel got x of dtype {x.dtype}: a density is of real numbers, and would grow without end on "
-                f"integers. Dequantise them, as ImageFlow does with images, or by x + torch.rand(x.shape); the density then "
-                f"bounds their log-probability from below."
+                f"integers. Dequantise them, as ImageFlow does with images, or by x + torch.rand(x.shape); the density "
+                f"then bounds their log-probability from below."
             )
         if x.dim() != len(self.shape) + 1 or tuple(x.shape[1:]) != self.shape:
             raise ValueError(

@@ -181,7 +181,6 @@ def _with(layer):
         ),
         (lambda: AffineCoupling(4, net=_with(nn.utils.spectral_norm(nn.Linear(2, 2)))), "Linear, which changes its"),
     ],
-    ids=str,
 )
 def test_what_changes_from_call_to_call_is_refused(make, why):
     with pytest.raises(ValueError, match=rf"flows\[1\] holds a .*{why}"):

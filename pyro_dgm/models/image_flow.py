@@ -186,13 +186,13 @@ class ImageFlow(PyroModule):
         """Give the noise, shape ``(*batch, *flow.shape)``, behind images: `decode` gives them back.
 
         Args:
-            x: Integers of shape ``(*batch, *shape)``, of which the middles of the cells are taken: their noise is
-                shorter than what the model draws. Or real v, as the guide draws them, whose noise is not.
+            x: Integers of shape ``(*batch, *shape)``, for which the guide draws v, so that codes are like the noise
+                that the model draws; or real v of that shape.
         """
         v = x
         if not x.is_floating_point():
             check_levels(self, x, self.levels)
-            v = x.to(self.like.dtype) + 0.5
+            v = self.dequantizer(x).rsample()
         image = self.to_levels.inverse_and_logdet(v)[0]
         return self.flow.inverse_and_logdet(image)[0]
 

@@ -244,4 +244,4 @@ def test_it_can_be_made_without_memory_and_filled_later(dequantizer):
     v = model.guide(x).detach()
     torch.testing.assert_close(other.distribution().log_prob(v), model.distribution().log_prob(v))
     torch.testing.assert_close(other.dequantizer(x).log_prob(v), model.dequantizer(x).log_prob(v))
-    torch.testing.assert_close(other.encode(x), model.encode(x))
+    torch.testing.assert_close(other.encode(v), model.encode(v))

@@ -26,26 +26,11 @@ from pyro_dgm.transforms.qr_linear import QRLinear
 from pyro_dgm.transforms.reversible import Reversible
 from pyro_dgm.transforms.spline_coupling import SplineCoupling
 from pyro_dgm.transforms.squeeze import Squeeze
+from tests.transforms.image_flows import data, stirred
 
 close = torch.testing.assert_close
 small = partial(ConvNet, hidden=(8, 8), activation=nn.Tanh)
 SmallGlow = partial(Glow, scales=2, depth=2, net=small)
-
-
-def data(*batch):
-    """Images whose channels differ in mean and scale."""
-    scales = torch.tensor([2.0, 0.1, 30.0], dtype=torch.float64).reshape(3, 1, 1)
-    return 5 * scales + scales * torch.randn(*batch, 3, 8, 8, dtype=torch.float64)
-
-
-def stirred(flow):
-    """The flow after it has met data, with parameters moved away from the start, in double precision."""
-    flow = flow.double()
-    with torch.no_grad():
-        flow.inverse_and_logdet(data(50))
-        for parameter in flow.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-    return flow
 
 
 def test_scoring_is_squeeze_then_steps_then_split_as_in_the_paper():

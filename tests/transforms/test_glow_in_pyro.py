@@ -9,36 +9,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
-from sklearn.datasets import load_digits
 from torch import nn
 
 from pyro_dgm.nn import ConvNet
 from pyro_dgm.transforms.glow import Glow
+from tests.transforms.image_flows import digits, images, stirred
 
 close = torch.testing.assert_close
 small = partial(ConvNet, hidden=(8, 8), activation=nn.Tanh)
 SmallGlow = partial(Glow, scales=2, depth=2, net=small)
-DIGITS = torch.logit(0.05 + 0.9 * (torch.from_numpy(load_digits().images).float().unsqueeze(1) + 0.5) / 17)
-
-
-def digits(rows):
-    return DIGITS[torch.randint(len(DIGITS), (rows,))] + 0.05 * torch.randn(rows, 1, 8, 8)
-
-
-def stirred(flow):
-    """The flow after it has met data, with parameters moved away from the start, in double precision."""
-    flow = flow.double()
-    with torch.no_grad():
-        flow.inverse_and_logdet(digits(50).double())
-        for parameter in flow.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-    return flow
-
-
-def images(flow, temperature=1.0):
-    (parameter, *_) = flow.parameters()
-    base = dist.Normal(torch.zeros(flow.dim).to(parameter), temperature).to_event(1)
-    return dist.TransformedDistribution(base, [flow])
 
 
 def test_it_is_a_site_that_is_scored_and_sampled():
@@ -58,7 +37,7 @@ def test_it_is_a_site_that_is_scored_and_sampled():
 
 
 def test_a_sample_is_scored_without_running_a_network_again():
-    flow, calls = stirred(SmallGlow((1, 8, 8))).eval(), []
+    flow, calls = stirred(SmallGlow((1, 8, 8)), digits).eval(), []
     nets = [module for module in flow.modules() if isinstance(module, ConvNet)]
     for net in nets:
         net.register_forward_hook(lambda *_: calls.append(1))
@@ -70,7 +49,7 @@ def test_a_sample_is_scored_without_running_a_network_again():
 
 
 def test_temperature_scales_the_noise_of_samples():
-    flow = stirred(SmallGlow((1, 8, 8)))
+    flow = stirred(SmallGlow((1, 8, 8)), digits)
     torch.manual_seed(1)
     cold = images(flow, 0.5).sample((4,))
     torch.manual_seed(1)

@@ -13,7 +13,6 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 from pyro.infer import SVI, Trace_ELBO
-from sklearn.datasets import load_digits
 from torch import nn
 
 from pyro_dgm.nn import ConvNet, ResidualConvNet
@@ -24,36 +23,11 @@ from pyro_dgm.transforms.invert import Invert
 from pyro_dgm.transforms.masks import Checkerboard
 from pyro_dgm.transforms.real_nvp import RealNVP
 from pyro_dgm.transforms.reversible import Reversible
+from tests.transforms.image_flows import data, digits, images, stirred
 
 close = torch.testing.assert_close
 small = partial(ResidualConvNet, channels=6, blocks=1, activation=nn.Tanh)
 SmallRealNVP = partial(RealNVP, scales=2, net=small)
-DIGITS = torch.logit(0.05 + 0.9 * (torch.from_numpy(load_digits().images).float().unsqueeze(1) + 0.5) / 17)
-
-
-def data(*batch):
-    """Images whose channels differ in mean and scale."""
-    scales = torch.tensor([2.0, 0.1, 30.0], dtype=torch.float64).reshape(3, 1, 1)
-    return 5 * scales + scales * torch.randn(*batch, 3, 8, 8, dtype=torch.float64)
-
-
-def stirred(flow):
-    """The flow after it has met data, with parameters moved away from the start, in double precision."""
-    flow = flow.double()
-    with torch.no_grad():
-        flow.inverse_and_logdet(data(50))
-        for parameter in flow.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
-    return flow
-
-
-def images(flow):
-    (parameter, *_) = flow.parameters()
-    return dist.TransformedDistribution(dist.Normal(torch.zeros(flow.dim).to(parameter), 1.0).to_event(1), [flow])
-
-
-def digits(rows):
-    return DIGITS[torch.randint(len(DIGITS), (rows,))] + 0.05 * torch.randn(rows, 1, 8, 8)
 
 
 def changed_by(coupling):

@@ -51,7 +51,7 @@ class VariationalDequantizer(Dequantizer):
         flow: Makes g from ``(C, H, W)``; it is given ``context_dim=(context, H, W)``, an image, as couplings take it.
             None: ``depth`` affine couplings in which the two colours of a chessboard take turns, with small
             convolutional networks. Where height and width are even, these see squares of four pixels as four channels,
-            which takes a quarter of the time; a single pixel sees nothing but the features.
+            in a quarter of the places; a single pixel sees nothing but the features.
         context: Number of channels of the features h.
         encoder: Makes from ``(C, H, W)`` and ``(context, H, W)``, or ``(4 C, H / 2, W / 2)`` and ``(context, H / 2,
             W / 2)`` for couplings of squares, the network that computes the features. It sees data scaled to [-1, 1].

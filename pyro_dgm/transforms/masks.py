@@ -65,7 +65,7 @@ class IndexMask(nn.Module):
 
 
 class Checkerboard(nn.Module):
-    """Part the pixels of an image like the fields of a chessboard: those that pass are zero in neither part.
+    """Part the pixels of an image like the fields of a chessboard, one colour of which passes through unchanged.
 
     Args:
         shape: Shape ``(C, H, W)`` of an event.

@@ -125,10 +125,10 @@ def _temperatures(program: Any, levels: int) -> Figure:
 
 def _interpolation(program: Any, data: Dataset, levels: int) -> Figure:
     """Paths between test images, which stand at both ends."""
-    first, second = _some(data, 2 * ROWS).x.split(ROWS)
-    names = [""] * ROWS
-    path = interpolate(program, first, second, steps=STEPS)
-    return plots.traversal(path, levels=levels, names=names, title="Between two test images, through noise")
+    some = _some(data, 2 * ROWS).x
+    rows = len(some) // 2  # fewer where there are few test images
+    path = interpolate(program, some[:rows], some[rows : 2 * rows], steps=STEPS)
+    return plots.traversal(path, levels=levels, names=[""] * rows, title="Between two test images, through noise")
 
 
 def _components(program: Program, data: Dataset, levels: int, *, site: str) -> Figure:

@@ -3,14 +3,19 @@
 """Flows of images go through the whole command line: fit, evaluate, sample at a temperature, and their recipes."""
 
 import json
+from functools import partial
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pyro_dgm.cli import main, schema
 from pyro_dgm.cli.cookbook import read
+from pyro_dgm.cli.figures import draw_all
+from pyro_dgm.data import InMemory
 from pyro_dgm.distributions import VariationalDequantizer
 from pyro_dgm.models import ImageFlow
+from pyro_dgm.train import History
 from pyro_dgm.transforms import ActNorm, Glow
 
 NET = "--model.flow.net ConvNet --model.flow.net.hidden [4] --model.flow.net.kernels [3,3]"
@@ -34,6 +39,15 @@ def test_fit_measures_bits_and_draws_dreams(image_run):
     assert "active_units" not in results["test"]
     names = {path.name for path in (image_run / "figures").iterdir()}
     assert names == {"interpolation.png", "learning_curve.png", "samples.png", "temperatures.png"}
+
+
+def test_few_test_images_make_few_paths(tmp_path):
+    x = torch.randint(0, 17, (7, 8, 8))
+    data = InMemory(x, valid=x[:3], test=x[:5], levels=17)
+    history = History(epochs=[{"epoch": epoch, "train.loss": 9.0, "valid.loss": 9.0} for epoch in (1, 2)])
+    model = ImageFlow(shape=(8, 8), levels=17, flow=partial(Glow, scales=1, depth=1)).eval()
+    assert draw_all(model, data, tmp_path, history, warmup_end=None) == []
+    assert (tmp_path / "interpolation.png").exists()
 
 
 def test_evaluate_says_bits_and_the_gap(image_run, say):

@@ -137,16 +137,16 @@ class Coupling(FlowTransform):
         context = self.context_shape or (0,)
         if len(context) > 1 and list(context[1:]) != plane:
             raise ValueError(
-                f"{type(self).__name__}(shape={self.shape}) got context_dim={context}: an image as context must have "
-                f"the same height and width, {tuple(plane)}."
+                f"{titled(self)} got context_dim={context}: an image as context must have the same height and width, "
+                f"{tuple(plane)}."
                 if plane
-                else f"{type(self).__name__}(dim={self.dim}) got context_dim={context}: vectors need a number."
+                else f"{titled(self)} got context_dim={context}: vectors need a number."
             )
         return (channels + context[0], *plane)
 
     def _make_mask(self, mask: Passing | None, *, swap: bool) -> Mask:
         if isinstance(mask, str):
-            who = f"{type(self).__name__}(shape={self.shape})"
+            who = titled(self)
             if mask != "checkerboard" or len(self.shape) != 3:
                 raise ValueError(
                     f"{who} got mask={mask!r}: it must be a value for each dimension or channel, or, for images (C, H, "
@@ -164,7 +164,7 @@ class Coupling(FlowTransform):
 
     def _check_mask(self, values: Sequence[bool]) -> None:
         size = self.shape[0]
-        name = f"{type(self).__name__}(dim={size})" if len(self.shape) == 1 else f"{type(self).__name__}({self.shape})"
+        name = titled(self)
         one = "dimension" if len(self.shape) == 1 else "channel"
         example = f"as in mask=[i % 2 == 0 for i in range({size})]"
         example = example if size > 1 else "as in mask=[False] together with a context_dim"

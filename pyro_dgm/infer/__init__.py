@@ -6,6 +6,7 @@ from pyro_dgm.infer.auto_flow import AutoFlow
 from pyro_dgm.infer.bound import Bound
 from pyro_dgm.infer.bounds import ciwae, cubo, elbo, iwae, miwae, renyi
 from pyro_dgm.infer.capacity import Capacity
+from pyro_dgm.infer.compiled import Compiled, compiled
 from pyro_dgm.infer.coordinate import CoordinateAscent, coordinate_ascent
 from pyro_dgm.infer.data_set_objective import DataSetObjective
 from pyro_dgm.infer.divergence_bounds import CUBO, Renyi
@@ -34,6 +35,7 @@ __all__ = [
     "CIWAE",
     "CUBO",
     "Capacity",
+    "Compiled",
     "CoordinateAscent",
     "DataSetObjective",
     "ELBO",
@@ -54,6 +56,7 @@ __all__ = [
     "ReweightedWakeSleep",
     "SiteWeights",
     "ciwae",
+    "compiled",
     "coordinate_ascent",
     "cubo",
     "elbo",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dgm.infer.bound import Bound, require_data_plate
+from pyro_dgm.infer.compiled import Compiled
 from pyro_dgm.infer.local_parameters import Program, local_parameters, owners, without_statements
 
 
@@ -25,15 +26,16 @@ class Objective(nn.Module):
     Args:
         model: A Pyro program with a data plate, or a module's method.
         guide: Its guide.
-        bound: What to maximise.
+        bound: What to maximise; if it is `compiled`, the whole forward pass is.
     """
 
-    def __init__(self, model: Program, guide: Program, bound: Bound) -> None:
+    def __init__(self, model: Program, guide: Program, bound: Bound | Compiled) -> None:
         super().__init__()
         self.programs = nn.ModuleList(owners(model, guide))
-        self.bound = bound
+        self.bound: Bound = bound.bound if isinstance(bound, Compiled) else bound
         self._methods = (model, guide)
         self._pair = (without_statements(model), without_statements(guide))
+        self._captured = None if not isinstance(bound, Compiled) else bound.capture(self._terms, model, guide)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Evaluate a batch.
@@ -48,6 +50,9 @@ class Objective(nn.Module):
         Raises:
             ValueError: If no plate encloses all latent variables.
         """
+        return self._terms(x) if self._captured is None else self._captured(x)
+
+    def _terms(self, x: Tensor) -> dict[str, Tensor]:
         with local_parameters(*self._methods):
             weights = self.bound.log_weights(*self._pair, x)
         require_data_plate(weights)

@@ -13,6 +13,7 @@ from pyro_dgm.models.check_integers import check_integers
 from pyro_dgm.models.k_means import KMeans
 from pyro_dgm.models.mixture import Mixture, shares
 from pyro_dgm.models.normal_densities import working_dtype
+from pyro_dgm.nn.being_captured import being_captured
 
 BOUND = 36.0  # of log-odds: a probability of 2e-16 is zero beside 1 in float64, and its log is finite
 
@@ -76,7 +77,7 @@ class BernoulliMixture(Mixture):
     def check(self, x: Tensor) -> None:
         """Refuse x if it is not integer of shape ``(B, *shape)``, or not 0 and 1 (this not on a GPU)."""
         check_integers(self, x, shape=self.shape, levels=2)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and not being_captured():
             self._check_values(x)
 
     def _check_values(self, x: Tensor) -> None:

@@ -13,6 +13,8 @@ from torch.distributions import Transform, constraints
 from torch.distributions.transforms import _InverseTransform
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from pyro_dgm.nn.being_captured import being_captured
+
 
 class OnePass(Transform):
     """A bijective transform made of two functions, each of which gives a value and its log-determinant at once.
@@ -162,7 +164,11 @@ def _state(modes: Iterable[bool], tensors: Iterable[Tensor]) -> tuple[Any, ...]:
     if not _steps[1:]:
         _steps.append(1)
         register_optimizer_step_post_hook(_count_step)
-    seen = ((id(t), t.data_ptr(), 0 if t.is_inference() else t._version, t.requires_grad) for t in tensors)
+    captured = being_captured()  # then there is no memory that a pointer could point to
+    seen = (
+        (id(t), 0 if captured else t.data_ptr(), 0 if t.is_inference() else t._version, t.requires_grad)
+        for t in tensors
+    )
     return (_steps[0], *modes, *seen)
 
 

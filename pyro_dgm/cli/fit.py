@@ -32,6 +32,7 @@ options:
   --batch_size N         (100)               --seed SEED            (0)
   --clip_norm NORM       (none)              --device DEVICE        auto, cpu, cuda (auto)
   --precision P          (32-true)           --threads N            CPU threads (torch's choice)
+  --compile              record and compile the step, see below (false)
   --trainer.epochs N     (100)               --trainer.patience N   early stopping (none)
   --trainer.warmup_epochs N                  --trainer.ema DECAY    average of weights (none)
   --print_config         print the resolved YAML and stop
@@ -52,7 +53,7 @@ def run(args: Sequence[str]) -> int:
     if (answer := option_help(args)) is not None:
         print(answer)
         return 0
-    words = split(args, flags={"print_config"})
+    words = split(args, flags={"print_config"}, switches={"compile"})
     check(words, {*WHERE, *DEFAULTS}, names=0)
     if "resume" in dict(words.options):
         return _resume(words)

@@ -35,6 +35,7 @@ DEFAULTS: Tree = {
     "devices": 1,
     "strategy": "auto",
     "precision": "32-true",
+    "compile": False,
     "trainer": {},
 }
 LINKED = frozenset({"shape", "levels"})
@@ -128,6 +129,7 @@ def parser(*, model: str | None = None) -> ArgumentParser:
     typed.add_argument("--devices", type=int)
     typed.add_argument("--strategy", type=str)
     typed.add_argument("--precision", type=str)
+    typed.add_argument("--compile", type=bool)
     typed.add_class_arguments(Trainer, "trainer")
     typed.link_arguments("seed", "trainer.seed")
     wanted = signature(import_class(model, option="model")) if model else {}

@@ -77,6 +77,7 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
         optimizer=parts.optimizer,
         scheduler=parts.scheduler,
         clip_norm=config.clip_norm,
+        compile=config.compile,
     )
     history = parts.trainer.fit(
         step,

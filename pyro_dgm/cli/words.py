@@ -3,6 +3,7 @@
 """Sort the words of a command line into names, options and flags."""
 
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from pyro_dgm.cli.errors import UsageError, nearest
@@ -20,10 +21,11 @@ class Words(NamedTuple):
         return dict(self.options).get(key)
 
 
-def split(args: Iterable[str], flags: Collection[str] = ()) -> Words:
+def split(args: Iterable[str], flags: Collection[str] = (), switches: Collection[str] = ()) -> Words:
     """Sort words into names, options and flags.
 
-    ``--key value`` and ``--key=value`` mean the same, and so do ``--batch-size`` and ``--batch_size``.
+    ``--key value`` and ``--key=value`` mean the same, and so do ``--batch-size`` and ``--batch_size``. A flag has no
+    value; a switch may have one, and without means true.
 
     Raises:
         UsageError: If an option has no value.
@@ -33,7 +35,7 @@ def split(args: Iterable[str], flags: Collection[str] = ()) -> Words:
     """
     words = Words([], [], set())
     queue = iter(args)
-    for word in queue:
+    while (word := next(queue, None)) is not None:
         if not word.startswith("--"):
             words.names.append(word)
             continue
@@ -44,6 +46,8 @@ def split(args: Iterable[str], flags: Collection[str] = ()) -> Words:
             continue
         if not equals:
             following = next(queue, None)
+            if key in switches and (following is None or following.startswith("--")):
+                queue, following = chain([] if following is None else [following], queue), "true"
             if following is None or following.startswith("--"):
                 raise UsageError(f"option --{key} needs a value: --{key} VALUE or --{key}=VALUE.")
             value = following

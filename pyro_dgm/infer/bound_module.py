@@ -11,12 +11,13 @@ from pyro_dgm.infer.local_parameters import Program, local_parameters, owners, w
 
 if TYPE_CHECKING:
     from pyro_dgm.infer.bound import Bound
+    from pyro_dgm.infer.compiled import Compiled
 
 
 class BoundModule(ELBOModule):
     """A bound with its model and guide, which may be methods of modules."""
 
-    def __init__(self, model: Program, guide: Program, bound: "Bound") -> None:
+    def __init__(self, model: Program, guide: Program, bound: "Bound | Compiled") -> None:
         super().__init__(model, guide, bound)  # type: ignore[arg-type]  # Pyro keeps any callable
         self.bound = bound
         self.owners = nn.ModuleList(

@@ -13,7 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_dgm.infer.agreement import Effects, disagreement
 from pyro_dgm.infer.recorded_run import Backend, RecordedRun
-from pyro_dgm.infer.recording import NotCapturable, record
+from pyro_dgm.infer.recording import record
 from pyro_dgm.infer.surroundings import NUMBERS, Surroundings
 from pyro_dgm.infer.why_not import why_not
 from pyro_dgm.transforms.one_pass import under_functorch
@@ -80,15 +80,31 @@ class Captured:
             return self._give_up(key, args, kwargs, self._what_changes(key))
         self._rehearse(args, kwargs)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # those of the program came before; those of the compiler help nobody
-                recording = record(self.function, arguments, spec)
-                surroundings = Surroundings(recording.free, [*self.modules, *recording.modules], self.objects())
-                run = RecordedRun(recording, surroundings, arguments, backend=self.backend)
+            run = self._record(arguments, spec)
         except Exception as error:  # whatever a program may do that a recording cannot
             return self._give_up(key, args, kwargs, why_not(error))
         self.recorded += 1
         return self._try(run, key, arguments, args, kwargs)
+
+    def _record(self, arguments: list[Any], spec: TreeSpec) -> RecordedRun:
+        """Record and compile the program; where kernels cannot be compiled, only record it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of the program came before; those of the compiler help nobody
+            recording = record(self.function, arguments, spec)
+            surroundings = Surroundings(recording.free, [*self.modules, *recording.modules], self.objects())
+            try:
+                return RecordedRun(recording, surroundings, arguments, backend=self.backend)
+            except Exception as error:
+                if self.backend == "graph":
+                    raise
+                self.backend, why = "graph", error
+            run = RecordedRun(recording, surroundings, arguments, backend=self.backend)
+        warnings.warn(
+            f"{self.name} is recorded and not compiled, so that its operations run one by one: {why_not(why)}. "
+            f"A CPU needs a C++ compiler (g++ or clang++) for its kernels.",
+            stacklevel=5,
+        )
+        return run
 
     def _rehearse(self, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         """Run the program once for what it does at its first call only: it makes parameters, starts layers by data.

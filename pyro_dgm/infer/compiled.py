@@ -27,7 +27,7 @@ class Compiled(pyro.infer.ELBO):
         bound: The other. What it has (``beta``, ``kl``, ``num_particles`` ...) this one has, too.
     """
 
-    def __init__(self, bound: pyro.infer.ELBO, *, backend: Backend = "inductor") -> None:
+    def __init__(self, bound: Any, *, backend: Backend = "inductor") -> None:
         if isinstance(bound, Compiled):
             raise ValueError("compiled got a bound that is compiled already.")
         if not isinstance(bound, pyro.infer.ELBO) or not callable(getattr(bound, "differentiable_loss", None)):
@@ -38,7 +38,8 @@ class Compiled(pyro.infer.ELBO):
             )
         if backend not in get_args(Backend):
             raise ValueError(f"compiled got backend={backend!r}: it must be one of {get_args(Backend)}.")
-        self.bound, self.backend = bound, backend
+        self.bound: Any = bound  # of this package or of Pyro
+        self.backend = backend
         self._programs: dict[Any, Captured] = {}
 
     def capture(self, function: Callable[..., Any], *programs: Program, name: str | None = None) -> Captured:
@@ -144,7 +145,7 @@ def compiled(bound: pyro.infer.ELBO, *, backend: Backend = "inductor") -> Compil
     itself, from the same random numbers: noise differs from step to step and is set by a seed, as without.
 
     What may change from step to step: weights, buffers (running averages, codebooks), ``beta`` and capacity, which are
-    tensors; subsamples of plates; noise. What a recording is made for, so that a change of it makes another one, in some
+    tensors; subsamples of plates; noise. What a recording is made for, so that a change of it makes another, in some
     seconds: shapes and types of the data, device, training or evaluation, autocast, which weights are trained, and
     Python's numbers in model, guide and bound. Python code that has other effects has them when it is recorded only;
     Pyro checks distributions and shapes then, too, and not afterwards.

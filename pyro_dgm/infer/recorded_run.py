@@ -133,7 +133,7 @@ def _compile(recording: Recording, inputs: list[Tensor], backend: Backend) -> An
     import torch._inductor
 
     with torch.no_grad(), pyro.validation_enabled(is_validate=False):  # compiling switches it off for good otherwise
-        return torch._inductor.compile(recording.graph, inputs, options=OPTIONS)
+        return torch._inductor.compile(recording.graph, [*inputs], options=OPTIONS)
 
 
 OPTIONS = {

@@ -121,7 +121,7 @@ def _recorded_alone() -> Iterator[tuple[dict[str, None], dict[nn.Module, None]]]
             statements[site["name"]] = None
         return True
 
-    hook = register_module_forward_pre_hook(lambda module, _: modules.setdefault(module))  # type: ignore[func-returns-value]
+    hook = register_module_forward_pre_hook(lambda module, _: modules.setdefault(module))
     with ExitStack() as stack:
         stack.callback(hook.remove)
         stack.enter_context(pyro.validation_enabled(is_validate=False))
@@ -219,8 +219,8 @@ def _move_literals(module: GraphModule) -> None:
         origin = source.args[0]
         if node.kwargs.get("device") in (None, torch.device("cpu")) or _written_to(node):
             continue
-        name = f"moved_{origin.target}_{node.name}"  # type: ignore[union-attr]
-        setattr(module, name, aten._to_copy.default(getattr(module, origin.target), **node.kwargs))  # type: ignore[union-attr]
+        held, name = getattr(module, str(origin.target)), f"moved_{node.name}"  # type: ignore[union-attr]
+        setattr(module, name, aten._to_copy.default(held, **node.kwargs))
         with graph.inserting_before(node):
             node.replace_all_uses_with(graph.get_attr(name))
         graph.erase_node(node)

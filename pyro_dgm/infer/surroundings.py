@@ -33,10 +33,9 @@ class Surroundings:
     def __init__(self, tensors: Sequence[Tensor], modules: Iterable[nn.Module], objects: Iterable[object]) -> None:
         everything = [*{part: None for module in modules for part in module.modules()}, *objects]
         places = {id(tensor): look for tensor, look in _places(everything)}
-        nowhere = dict(enumerate(tensors))  # in a closure, say: it stays what it is
+        nowhere = {str(index): tensor for index, tensor in enumerate(tensors)}  # in a closure, say: it stays there
         self.looks: list[Look] = [
-            places.get(id(tensor), (nowhere.get, index))  # type: ignore[misc]
-            for index, tensor in enumerate(tensors)
+            places.get(id(tensor), (nowhere.get, str(index))) for index, tensor in enumerate(tensors)
         ]
         self.known = list(tensors)
         self.kinds = [_kind(tensor) for tensor in tensors]

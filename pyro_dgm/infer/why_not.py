@@ -11,7 +11,7 @@ import torch
 
 from pyro_dgm.infer.recording import NotCapturable
 
-LIBRARIES = tuple(str(Path(package.__file__).parent) for package in (torch, pyro))
+LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (torch, pyro))
 MINE = str(Path(__file__).parent)
 ASKS = ("DataDependent", "UserError", "GuardOnDataDependent")
 """How the names of torch's errors begin, or what they contain, where a program looks at numbers."""
@@ -24,7 +24,7 @@ def why_not(error: BaseException) -> str:
         error: What was raised.
 
     Returns:
-        A phrase such as ``at the sample site 'z' (VonMises): flow.py:12, while not done.all(): it asks for numbers ...``.
+        A phrase such as ``at the sample site 'z' (VonMises): flow.py:12, while not done.all(): it looks at ...``.
     """
     site = _site(error)
     where = "" if site is None else f"at the sample site {site['name']!r} ({_kind(site['fn'])}): "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pyro_dgm.infer import Bound, GradientStep, Objective
+from pyro_dgm.infer import Bound, GradientStep, Objective, compiled
 from pyro_dgm.infer.bound import Program
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def gradient_step(
     optimizer: OptimizerFactory = Adam,
     scheduler: ScheduleFactory | None = None,
     clip_norm: int | float | None = None,
+    compile: bool = False,
 ) -> GradientStep:
     """Move model and guide to the Fabric's device, and make the step that raises a bound by gradients.
 
@@ -80,12 +81,13 @@ def gradient_step(
             learning rate 1e-3, which most published VAEs started from.
         scheduler: Makes the learning-rate schedule from the optimiser, e.g. `schedule`; it moves on by epochs.
         clip_norm: Largest norm of the gradient.
+        compile: Whether to record the objective once and run it without Pyro; see `pyro_dgm.infer.compiled`.
 
     Returns:
         The step; its ``module`` is the unwrapped `Objective`, the weights of which are on the device.
     """
     fabric = launch_fabric() if fabric is None else fabric
-    objective = Objective(model, guide, bound)
+    objective = Objective(model, guide, compiled(bound) if compile else bound)
     fabric.to_device(objective)
     made = optimizer(parameter for parameter in objective.parameters() if parameter.requires_grad)
     wrapped, wrapped_optimizer = fabric.setup(objective, made)

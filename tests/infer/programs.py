@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""Every model of tests/cases.py as a pair with data, and a model around every flow, prior, posterior and dequantiser."""
+"""Every model of tests/cases.py with data, and a model around every flow, prior, posterior and dequantiser."""
 
 from collections.abc import Callable
 from functools import partial

@@ -45,6 +45,7 @@ class Captured:
         self.function, self.name, self.backend = function, name, backend
         self.modules, self.objects = list(modules), objects
         self.recorded = 0
+        self.last: RecordedRun | None = None  # which recording the last call ran
         self._runs: dict[Any, list[RecordedRun]] = {}
         self._uncaptured: set[Any] = set()  # kinds of calls
         self._said: set[str] = set()
@@ -53,25 +54,14 @@ class Captured:
         """Run the program."""
         arguments, spec = tree_flatten((args, kwargs))
         key = _key(arguments, spec)
+        self.last = None
         if key is None or key in self._uncaptured:
             return self.function(*args, **kwargs)
-        found = self._find(key, arguments)
-        if found is not None:
-            run, inputs = found
-            return run(inputs)
-        return self._capture(key, arguments, spec)
-
-    def find(self, *args: Any, **kwargs: Any) -> tuple[RecordedRun, list[Tensor]] | None:
-        """Give the run that such a call would take, and the tensors that it would run on; ``None`` if there is none."""
-        arguments, spec = tree_flatten((args, kwargs))
-        key = _key(arguments, spec)
-        return None if key is None else self._find(key, arguments)
-
-    def _find(self, key: Any, arguments: list[Any]) -> tuple[RecordedRun, list[Tensor]] | None:  # noqa: ANN401
         for run in reversed(self._runs.get(key, ())):  # the newest first
             if (inputs := run.inputs(arguments)) is not None:
-                return run, inputs
-        return None
+                self.last = run
+                return run(inputs)
+        return self._capture(key, arguments, spec)
 
     def _capture(self, key: Any, arguments: list[Any], spec: TreeSpec) -> Any:  # noqa: ANN401
         """Record the program and run it once each way; from then on trust the recording, or never again."""
@@ -161,7 +151,13 @@ class Captured:
         return f"it was recorded {self.recorded} times, as {cause} again and again; a tensor may change, a number not"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_runs": {}, "_uncaptured": set(), "recorded": 0}  # a copy records for itself
+        return {
+            **self.__dict__,
+            "_runs": {},
+            "_uncaptured": set(),
+            "recorded": 0,
+            "last": None,
+        }  # a copy records for itself
 
 
 def _key(arguments: list[Any], spec: TreeSpec) -> Any:  # noqa: ANN401 -- hashable

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pyro_dgm.infer.capacity import Capacity
+from pyro_dgm.infer.whole_step import WholeStep
 
 
 class GradientStep:
     r"""Lower a loss by one step of an optimiser: ``step(batch) -> dict[str, Tensor]``.
+
+    The step of a compiled `Objective` on a GPU is one CUDA graph, with all that the optimiser does, if that is one that
+    can be captured, as Adam; the tensors that it returns are then the same at each step.
 
     Args:
         objective: A module that maps a batch to scalars, ``loss`` among them, e.g. an `Objective`.
@@ -52,6 +56,11 @@ class GradientStep:
                 "GradientStep found no parameter to train. Are model and guide methods of one nn.Module (or modules "
                 "themselves), and are its networks attributes of it rather than items of a plain list?"
             )
+        captured = getattr(self.module, "captured", None)
+        alone = not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+        self.whole: WholeStep | None = None
+        if captured is not None and alone:  # of several processes the gradients have to meet
+            self.whole = WholeStep(captured, optimizer, self.parameters, clip_norm=clip_norm)
 
     def __call__(self, batch: Tensor) -> dict[str, Tensor]:
         """Take one step.
@@ -62,6 +71,8 @@ class GradientStep:
         Returns:
             The objective's scalars, detached, and ``grad_norm`` (before clipping) if gradients are clipped.
         """
+        if self.whole is not None and (whole := self.whole(batch)) is not None:
+            return whole
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.objective(batch)
         self.backward(terms["loss"])
@@ -107,5 +118,7 @@ class GradientStep:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.whole is not None:
+            self.whole.prepare()
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])

@@ -35,7 +35,7 @@ class Objective(nn.Module):
         self.bound: Bound = bound.bound if isinstance(bound, Compiled) else bound
         self._methods = (model, guide)
         self._pair = (without_statements(model), without_statements(guide))
-        self._captured = None if not isinstance(bound, Compiled) else bound.capture(self._terms, model, guide)
+        self.captured = None if not isinstance(bound, Compiled) else bound.capture(self._terms, model, guide)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Evaluate a batch.
@@ -50,7 +50,7 @@ class Objective(nn.Module):
         Raises:
             ValueError: If no plate encloses all latent variables.
         """
-        return self._terms(x) if self._captured is None else self._captured(x)
+        return self._terms(x) if self.captured is None else self.captured(x)
 
     def _terms(self, x: Tensor) -> dict[str, Tensor]:
         with local_parameters(*self._methods):

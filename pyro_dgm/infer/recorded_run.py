@@ -31,6 +31,7 @@ class RecordedRun:
     ) -> None:
         self.recording, self.surroundings = recording, surroundings
         self.tensors = sum(value is None for value in recording.values)
+        self.shapes = [(t.shape, t.dtype) for t in arguments if isinstance(t, Tensor)]
         everything = [*recording.free, *(argument for argument in arguments if isinstance(argument, Tensor))]
         self.mirrors = _mirrors(everything)
         inputs = self.inputs(arguments)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record a Pyro program as a graph of tensor operations, gradients included, from which Pyro and Python are gone."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,15 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_dgm.nn.being_captured import capturing
+
+READS = "it looks at numbers in a tensor (if, while, .item(), int(...)), and while it is recorded there are none"
+
+
+AFTER = "after the sample site"
 
 
 class NotCapturable(RuntimeError):
@@ -73,7 +80,13 @@ def record(function: Callable[..., Any], arguments: list[Any], spec: TreeSpec) -
     given = [argument for argument in arguments if isinstance(argument, Tensor)]
     found: dict[str, Any] = {}
 
+    guard, last = _Guard(), deque[str](maxlen=1)
+
     def traced(*tensors: Tensor) -> list[Tensor]:
+        with capturing(), guard:
+            return run(*tensors)
+
+    def run(*tensors: Tensor) -> list[Tensor]:
         inputs = [
             tensor.detach().requires_grad_() if argument.requires_grad else tensor
             for tensor, argument in zip(tensors, given, strict=True)
@@ -91,8 +104,15 @@ def record(function: Callable[..., Any], arguments: list[Any], spec: TreeSpec) -
         slopes = torch.autograd.grad(outputs[found["loss"]], wanted) if wanted else ()
         return [output.detach() for output in outputs] + list(slopes)
 
-    with _recorded_alone() as (statements, modules):
-        graph = make_fx(traced, tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
+    try:
+        with _recorded_alone(last) as (statements, modules):
+            graph = make_fx(traced, tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
+    except Exception as error:
+        if last:
+            error.add_note(f"{AFTER} {last[-1]!r}")
+        raise
+    finally:
+        guard.take_back()
     if not any(isinstance(value, Tensor) for value in found["values"]):
         raise NotCapturable("it gives no tensor")
     _require_static(graph)
@@ -111,7 +131,7 @@ def record(function: Callable[..., Any], arguments: list[Any], spec: TreeSpec) -
 
 
 @contextmanager
-def _recorded_alone() -> Iterator[tuple[dict[str, None], dict[nn.Module, None]]]:
+def _recorded_alone(last: deque[str]) -> Iterator[tuple[dict[str, None], dict[nn.Module, None]]]:
     """Hide a program from the handlers around it and from Pyro's checks, and list its statements and modules."""
     statements: dict[str, None] = {}
     modules: dict[nn.Module, None] = {}
@@ -119,6 +139,8 @@ def _recorded_alone() -> Iterator[tuple[dict[str, None], dict[nn.Module, None]]]
     def meet(site: Any) -> bool:  # noqa: ANN401 -- Pyro's messages
         if site["type"] == "param":
             statements[site["name"]] = None
+        elif site["type"] == "sample":
+            last.append(site["name"])
         return True
 
     hook = register_module_forward_pre_hook(lambda module, _: modules.setdefault(module))
@@ -127,7 +149,6 @@ def _recorded_alone() -> Iterator[tuple[dict[str, None], dict[nn.Module, None]]]
         stack.enter_context(pyro.validation_enabled(is_validate=False))
         stack.enter_context(poutine.block(hide_fn=meet))
         stack.enter_context(_without_autocast_cache())
-        stack.enter_context(capturing())
         yield statements, modules
 
 
@@ -167,16 +188,47 @@ def _place(leaf: Tensor, inputs: list[Tensor]) -> int | None:
     return next((index for index, tensor in enumerate(inputs) if tensor is leaf), None)
 
 
+class _Guard(TorchDispatchMode):
+    """Refuses to read a number, and takes back what is written to tensors with numbers.
+
+    A tensor that the program finds has numbers, also while it is recorded; an operation of such alone is done, too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise NotCapturable(READS)
+        if func._schema.is_mutable:
+            self._keep(func, args)
+        return func(*args, **(kwargs or {}))
+
+    def _keep(self, func: Any, args: Any) -> None:  # noqa: ANN401
+        from torch._subclasses.fake_tensor import is_fake
+
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            for tensor in (value if isinstance(value, (list, tuple)) else [value]) if writes else ():
+                if isinstance(tensor, Tensor) and not is_fake(tensor) and id(tensor) not in self.written:
+                    with _disable_current_modes():
+                        self.written[id(tensor)] = tensor, tensor.detach().clone()
+
+    @torch.no_grad()
+    def take_back(self) -> None:
+        """Restore the tensors that were written to."""
+        for tensor, before in self.written.values():
+            if not torch.equal(tensor, before):
+                tensor.copy_(before)
+
+
 def _require_static(graph: GraphModule) -> None:
-    """Refuse graphs that read numbers on the host, or whose shapes depend on numbers."""
+    """Refuse graphs whose shapes depend on numbers."""
     for node in graph.graph.nodes:
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        if node.target is torch.ops.aten._local_scalar_dense.default:
-            raise NotCapturable("it reads a number out of a tensor (.item(), float(...), int(...))")
         given = node.meta.get("val")
         if isinstance(given, Tensor) and any(isinstance(size, torch.SymInt) for size in given.shape):
-            raise NotCapturable(f"the shape of what {node.target} gives depends on numbers")
+            raise NotCapturable(f"the shape of what {node.target} gives depends on numbers in a tensor")
 
 
 def _lift(module: GraphModule, leaves: list[Tensor]) -> list[Tensor]:

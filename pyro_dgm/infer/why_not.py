@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Say why a program could not be captured: at which sample site, in which line, and what that line asked for."""
 
+import os
 import traceback
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 
-from pyro_dgm.infer.recording import NotCapturable
+from pyro_dgm.infer.recording import AFTER, READS, NotCapturable
 
-LIBRARIES = tuple(str(Path(str(package.__file__)).parent) for package in (torch, pyro))
+INSTALLED = Path(torch.__file__).parents[1]
+LIBRARIES = tuple(f"{INSTALLED / name}{os.sep}" for name in ("beartype", "jaxtyping", "pyro", "torch"))
 MINE = str(Path(__file__).parent)
 ASKS = ("DataDependent", "UserError", "GuardOnDataDependent")
 """How the names of torch's errors begin, or what they contain, where a program looks at numbers."""
@@ -26,8 +27,13 @@ def why_not(error: BaseException) -> str:
     Returns:
         A phrase such as ``at the sample site 'z' (VonMises): flow.py:12, while not done.all(): it looks at ...``.
     """
+    after = next((note for note in getattr(error, "__notes__", ()) if note.startswith(AFTER)), None)
+    while error.__cause__ is not None:  # Pyro wraps what is raised inside of a handler
+        error = error.__cause__
     site = _site(error)
-    where = "" if site is None else f"at the sample site {site['name']!r} ({_kind(site['fn'])}): "
+    where = f"{after}: " if after else ""
+    if site is not None:
+        where = f"at the sample site {site['name']!r} ({_kind(site['fn'])}): "
     return f"{where}{_line(error)}{_what(error)}"
 
 
@@ -35,7 +41,7 @@ def _what(error: BaseException) -> str:
     if isinstance(error, NotCapturable):
         return str(error)
     if any(part in type(error).__name__ for part in ASKS):
-        return "it looks at numbers in a tensor (if, while, .item(), int(...)), and a recording has none"
+        return READS
     first = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first[:200]}"
 

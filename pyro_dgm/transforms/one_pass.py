@@ -159,6 +159,11 @@ def _count_step(*_: Any) -> None:  # noqa: ANN401 -- an optimiser and what its s
     _steps[0] += 1
 
 
+def weights_were_written() -> None:
+    """Tell that weights have changed in a way that nobody could see, as by a graph of kernels with an optimiser."""
+    _count_step()
+
+
 def _state(modes: Iterable[bool], tensors: Iterable[Tensor]) -> tuple[Any, ...]:
     """What has to be as it was. Fused optimisers do not raise the version of what they write to: hence the steps."""
     if not _steps[1:]:

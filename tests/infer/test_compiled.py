@@ -58,7 +58,7 @@ def assert_equal(model: Any, x: Tensor, bound: Bound, *, backend: str, rtol: flo
         warnings.simplefilter("error")
         fast = Objective(model.model, model.guide, compiled(bound, backend=backend))
         evaluate(fast, x)
-        assert fast._captured.recorded == 1
+        assert fast.captured.recorded == 1
         for seed in (1, 2, 3):
             (terms, grads), (ours, our_grads) = evaluate(plain, x, seed), evaluate(fast, x, seed)
             assert list(ours) == list(terms)
@@ -71,7 +71,7 @@ def assert_equal(model: Any, x: Tensor, bound: Bound, *, backend: str, rtol: flo
                     torch.testing.assert_close(
                         our_grads[name], grad, rtol=rtol, atol=rtol * size, msg=lambda m, n=name: f"{n}: {m}"
                     )
-    assert fast._captured.recorded == 1
+    assert fast.captured.recorded == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -106,4 +106,4 @@ def test_every_flow_scored_by_its_inverse(name: str) -> None:
     objective = Objective(model.model, model.guide, compiled(ELBO(gradient="stl"), backend="graph"))
     with pytest.warns(UserWarning, match="looks at numbers"):
         objective(x)
-    assert objective._captured.recorded == 0
+    assert objective.captured.recorded == 0

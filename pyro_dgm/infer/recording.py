@@ -12,21 +12,15 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from pyro_dgm.infer.hands_off import HandsOff, NotCapturable
+from pyro_dgm.infer.lift import lift
 from pyro_dgm.nn.being_captured import capturing
 
-READS = "it looks at numbers in a tensor (if, while, .item(), int(...)), and while it is recorded there are none"
-
-
 AFTER = "after the sample site"
-
-
-class NotCapturable(RuntimeError):
-    """A program is no fixed graph of tensor operations; the message says what in it is not."""
 
 
 @dataclass(frozen=True)
@@ -74,35 +68,14 @@ def record(function: Callable[..., Any], arguments: list[Any], spec: TreeSpec) -
         NotCapturable: If it gives more than one value with a gradient, or asks for the numbers in a tensor.
         Exception: What the program itself raises where it asks for numbers that are not there.
     """
-    from torch._subclasses.fake_tensor import is_fake
     from torch.fx.experimental.proxy_tensor import make_fx  # here, as it takes long to import
 
     given = [argument for argument in arguments if isinstance(argument, Tensor)]
-    found: dict[str, Any] = {}
-
-    guard, last = _Guard(), deque[str](maxlen=1)
+    call, guard, last = _Call(function, arguments, spec), HandsOff(), deque[str](maxlen=1)
 
     def traced(*tensors: Tensor) -> list[Tensor]:
         with capturing(), guard:
-            return run(*tensors)
-
-    def run(*tensors: Tensor) -> list[Tensor]:
-        inputs = [
-            tensor.detach().requires_grad_() if argument.requires_grad else tensor
-            for tensor, argument in zip(tensors, given, strict=True)
-        ]
-        turn = iter(inputs)
-        flat = [next(turn) if isinstance(argument, Tensor) else argument for argument in arguments]
-        args, kwargs = tree_unflatten(flat, spec)
-        found["values"], found["spec"] = tree_flatten(function(*args, **kwargs))
-        outputs = [value for value in found["values"] if isinstance(value, Tensor)]
-        found["loss"], leaves = _leaves(outputs)
-        # A leaf without numbers that did not come in was made on the way: a sample that a gradient goes around.
-        placed = [(leaf, _place(leaf, inputs)) for leaf in leaves]
-        found["leaves"] = [(leaf, at) for leaf, at in placed if at is not None or not is_fake(leaf)]
-        wanted = [leaf for leaf, _ in found["leaves"]]
-        slopes = torch.autograd.grad(outputs[found["loss"]], wanted) if wanted else ()
-        return [output.detach() for output in outputs] + list(slopes)
+            return call(*tensors)
 
     try:
         with _recorded_alone(last) as (statements, modules):
@@ -113,21 +86,52 @@ def record(function: Callable[..., Any], arguments: list[Any], spec: TreeSpec) -
         raise
     finally:
         guard.take_back()
-    if not any(isinstance(value, Tensor) for value in found["values"]):
+    if not any(isinstance(value, Tensor) for value in call.values):
         raise NotCapturable("it gives no tensor")
     _require_static(graph)
-    free = _lift(graph, [leaf for leaf, at in found["leaves"] if at is None])
+    free = lift(graph, [leaf for leaf, at in call.leaves if at is None])
     place = {id(tensor): index for index, tensor in enumerate(free)}
     return Recording(
         graph,
         tuple(free),
-        tuple(None if isinstance(value, Tensor) else value for value in found["values"]),
-        found["spec"],
-        found["loss"] if found["leaves"] else None,
-        tuple(place[id(leaf)] if at is None else len(free) + at for leaf, at in found["leaves"]),
+        tuple(None if isinstance(value, Tensor) else value for value in call.values),
+        call.result,
+        call.loss if call.leaves else None,
+        tuple(place[id(leaf)] if at is None else len(free) + at for leaf, at in call.leaves),
         tuple(statements),
         tuple(modules),
     )
+
+
+class _Call:
+    """A call of a program on tensors without numbers, and what became known by it."""
+
+    def __init__(self, function: Callable[..., Any], arguments: list[Any], spec: TreeSpec) -> None:
+        self.function, self.arguments, self.spec = function, arguments, spec
+        self.values: list[Any] = []
+        self.result: Any = None  # how the values are put together
+        self.loss: int | None = None
+        self.leaves: list[tuple[Tensor, int | None]] = []  # with the place of each that is an argument
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        """Give the tensors among the values, then the gradients."""
+        from torch._subclasses.fake_tensor import is_fake
+
+        given = iter(argument for argument in self.arguments if isinstance(argument, Tensor))
+        inputs = [tensor.detach().requires_grad_() if next(given).requires_grad else tensor for tensor in tensors]
+        turn = iter(inputs)
+        flat = [next(turn) if isinstance(argument, Tensor) else argument for argument in self.arguments]
+        args, kwargs = tree_unflatten(flat, self.spec)
+        self.values, self.result = tree_flatten(self.function(*args, **kwargs))
+        outputs = [value for value in self.values if isinstance(value, Tensor)]
+        self.loss, leaves = _leaves(outputs)
+        # A leaf without numbers that did not come in was made on the way: a sample that a gradient goes around.
+        placed = [(leaf, _place(leaf, inputs)) for leaf in leaves]
+        self.leaves = [(leaf, at) for leaf, at in placed if at is not None or not is_fake(leaf)]
+        if self.loss is None or not self.leaves:
+            return [output.detach() for output in outputs]
+        slopes = torch.autograd.grad(outputs[self.loss], [leaf for leaf, _ in self.leaves])
+        return [*(output.detach() for output in outputs), *slopes]
 
 
 @contextmanager
@@ -188,95 +192,9 @@ def _place(leaf: Tensor, inputs: list[Tensor]) -> int | None:
     return next((index for index, tensor in enumerate(inputs) if tensor is leaf), None)
 
 
-class _Guard(TorchDispatchMode):
-    """Refuses to read a number, and takes back what is written to tensors with numbers.
-
-    A tensor that the program finds has numbers, also while it is recorded; an operation of such alone is done, too.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise NotCapturable(READS)
-        if func._schema.is_mutable:
-            self._keep(func, args)
-        return func(*args, **(kwargs or {}))
-
-    def _keep(self, func: Any, args: Any) -> None:  # noqa: ANN401
-        from torch._subclasses.fake_tensor import is_fake
-
-        for argument, value in zip(func._schema.arguments, args, strict=False):
-            writes = argument.alias_info is not None and argument.alias_info.is_write
-            for tensor in (value if isinstance(value, (list, tuple)) else [value]) if writes else ():
-                if isinstance(tensor, Tensor) and not is_fake(tensor) and id(tensor) not in self.written:
-                    with _disable_current_modes():
-                        self.written[id(tensor)] = tensor, tensor.detach().clone()
-
-    @torch.no_grad()
-    def take_back(self) -> None:
-        """Restore the tensors that were written to."""
-        for tensor, before in self.written.values():
-            if not torch.equal(tensor, before):
-                tensor.copy_(before)
-
-
 def _require_static(graph: GraphModule) -> None:
     """Refuse graphs whose shapes depend on numbers."""
     for node in graph.graph.nodes:
         given = node.meta.get("val")
         if isinstance(given, Tensor) and any(isinstance(size, torch.SymInt) for size in given.shape):
             raise NotCapturable(f"the shape of what {node.target} gives depends on numbers in a tensor")
-
-
-def _lift(module: GraphModule, leaves: list[Tensor]) -> list[Tensor]:
-    """Turn the leaves and all tensors that a graph holds on to into its first inputs; give them, each once."""
-    _move_literals(module)
-    graph = module.graph
-    first = next(iter(graph.nodes))
-    inputs: dict[int, tuple[Node, Tensor]] = {}
-
-    def place(value: Tensor) -> Node:
-        if id(value) not in inputs:
-            with graph.inserting_before(first):
-                inputs[id(value)] = graph.placeholder(f"free_{len(inputs)}"), value
-        return inputs[id(value)][0]
-
-    for leaf in leaves:
-        place(leaf)
-    for node in list(graph.nodes):
-        if node.op != "get_attr":
-            continue
-        value = getattr(module, node.target)
-        if not isinstance(value, Tensor):
-            raise NotCapturable(f"it holds a {type(value).__name__} that is no tensor")
-        if all(user.target is torch.ops.aten.lift_fresh_copy.default for user in node.users):
-            continue  # made of Python's numbers: a constant
-        node.replace_all_uses_with(place(value))
-        graph.erase_node(node)
-    graph.eliminate_dead_code()
-    module.recompile()
-    return [value for _, value in inputs.values()]
-
-
-def _move_literals(module: GraphModule) -> None:
-    """Send tensors that are made of Python's numbers to their device once, for all runs."""
-    aten, graph = torch.ops.aten, module.graph
-    for node in list(graph.nodes):
-        source = node.args[0] if node.target is aten._to_copy.default else None
-        if not isinstance(source, Node) or source.target is not aten.lift_fresh_copy.default:
-            continue
-        origin = source.args[0]
-        if node.kwargs.get("device") in (None, torch.device("cpu")) or _written_to(node):
-            continue
-        held, name = getattr(module, str(origin.target)), f"moved_{node.name}"  # type: ignore[union-attr]
-        setattr(module, name, aten._to_copy.default(held, **node.kwargs))
-        with graph.inserting_before(node):
-            node.replace_all_uses_with(graph.get_attr(name))
-        graph.erase_node(node)
-
-
-def _written_to(node: Node) -> bool:
-    return any(isinstance(user.target, torch._ops.OpOverload) and user.target._schema.is_mutable for user in node.users)

@@ -105,7 +105,7 @@ class WholeStep:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f"{self.captured.name} is compiled, but its step is no CUDA graph: {first}.", stacklevel=4)
             return None
-        self._recorded[kind] = step = _Recorded(replay, terms, run, place, inputs)
+        self._recorded[kind] = step = _Recorded(replay, terms, run, place, _memory(inputs))
         return step(batch)
 
     def _body(self, run: RecordedRun, inputs: list[Tensor]) -> Terms:
@@ -127,19 +127,23 @@ class _Recorded:
     terms: Terms
     run: RecordedRun
     place: Tensor
-    inputs: list[Tensor]
+    memory: list[int]
 
     def holds(self, batch: Tensor) -> bool:
         """Whether everything that it reads is still where it was."""
-        now = self.run.inputs([batch])
-        pairs = None if now is None else zip(now[:-1], self.inputs[:-1], strict=True)
-        return pairs is not None and all(a is b or a.data_ptr() == b.data_ptr() for a, b in pairs)
+        inputs = self.run.inputs([batch])
+        return inputs is not None and _memory(inputs) == self.memory
 
     def __call__(self, batch: Tensor) -> Terms:
         self.place.copy_(batch, non_blocking=True)
         self.replay()
         weights_were_written()
         return dict(self.terms)
+
+
+def _memory(inputs: list[Tensor]) -> list[int]:
+    """Say where the inputs are; the last, the batch, is copied to its place."""
+    return [tensor.data_ptr() for tensor in inputs[:-1]]
 
 
 def cuda_graph(body: Callable[[], Terms]) -> tuple[Callable[[], object], Terms]:

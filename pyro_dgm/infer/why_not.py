@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from pyro_dgm.infer.recording import AFTER, READS, NotCapturable
+from pyro_dgm.infer.hands_off import READS, NotCapturable
+from pyro_dgm.infer.recording import AFTER
 
 INSTALLED = Path(torch.__file__).parents[1]
 LIBRARIES = tuple(f"{INSTALLED / name}{os.sep}" for name in ("beartype", "jaxtyping", "pyro", "torch"))

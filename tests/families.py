@@ -16,7 +16,9 @@ NOT_A_FAMILY = {  # public classes of these rooms that are not members of a fami
         "Bound Dataset Dequantizer FlowTransform Head KLControl LevelDistribution Likelihood Net".split(), "a base"
     ),
     **dict.fromkeys("Batches Description Split".split(), "what a data set is made of"),
-    **dict.fromkeys("ConvergenceError GradientStep LogWeights Normal Objective".split(), "what stands beside a family"),
+    **dict.fromkeys(
+        "Compiled ConvergenceError GradientStep LogWeights Normal Objective".split(), "what stands beside a family"
+    ),
     **dict.fromkeys("AmortisedMixture BayesianVAE BayesianWeights MarginalMixture".split(), "made of another model"),
     **dict.fromkeys(
         "AutoFlow BayesianMixture FlowModel GaussianMixturePrior HierarchicalVAE ImageFlow MeanField".split(), "alone"

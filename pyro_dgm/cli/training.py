@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import yaml
@@ -19,6 +20,7 @@ from pyro_dgm.cli import schema
 from pyro_dgm.cli.assembly import Assembly, assemble, choose_device
 from pyro_dgm.cli.run_folder import RunFolder
 from pyro_dgm.data import Dataset, Split
+from pyro_dgm.infer import GradientStep
 from pyro_dgm.train import History, Validation, gradient_step, launch_fabric, load_weights, shard
 
 
@@ -68,17 +70,7 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
         )
         if started:
             print(f"start: {type(assembly.program).__name__}.start(training data, seed={config.seed})", file=sys.stderr)
-    program = assembly.program
-    step = gradient_step(
-        program.model,
-        program.guide,
-        parts.bound,
-        fabric=fabric,
-        optimizer=parts.optimizer,
-        scheduler=parts.scheduler,
-        clip_norm=config.clip_norm,
-        compile=config.compile,
-    )
+    step = _step(assembly, config, fabric)
     history = parts.trainer.fit(
         step,
         data.batches(batch_size=config.batch_size, seed=config.seed + fabric.global_rank),
@@ -89,6 +81,20 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
     )
     load_weights(folder.path, step.module)
     return Trained(assembly, history, fabric.global_rank == 0)
+
+
+def _step(assembly: Assembly, config: Namespace, fabric: Any) -> GradientStep:  # noqa: ANN401 -- Lightning's
+    parts, program = assembly.parts, assembly.program
+    return gradient_step(
+        program.model,
+        program.guide,
+        parts.bound,
+        fabric=fabric,
+        optimizer=parts.optimizer,
+        scheduler=parts.scheduler,
+        clip_norm=config.clip_norm,
+        compile=config.compile,
+    )
 
 
 def start(program: nn.Module, data: Dataset, *, seed: int) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dgm.distributions import FlowPosterior
+from pyro_dgm.infer import ELBO, Objective, compiled
 from pyro_dgm.models import VAE, HierarchicalVAE, ImageFlow
 from pyro_dgm.nn import MLP
 from tests import cases
@@ -83,3 +84,12 @@ FLOWS: dict[str, Make] = {
         name: _image_flow(flow) for name, flow in cases.IMAGE_TRANSFORMS.items() if name.startswith(("Glow", "RealNVP"))
     },
 }
+
+
+def objective(bound=None, *, model=None, **options):
+    model = model or VAE(**OWN)
+    return Objective(model.model, model.guide, compiled(bound or ELBO(), backend="graph", **options))
+
+
+def recordings(fast) -> int:
+    return fast.captured.recorded

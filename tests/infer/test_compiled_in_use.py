@@ -1,39 +1,22 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""What may change between the calls of a compiled bound, what makes a new recording, and what cannot be captured."""
+"""What may change between the calls of a compiled bound, and what makes a new recording."""
 
 import copy
 import pickle
-import random
-import re
-import warnings
 from functools import partial
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
-from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_dgm.distributions import FlowPosterior, FlowPrior
-from pyro_dgm.infer import ELBO, IWAE, Capacity, GradientStep, Objective, compiled
-from pyro_dgm.infer.captured import MOST
-from pyro_dgm.models import VAE, FlowModel, ImageFlow
+from pyro_dgm.infer import ELBO, IWAE, Capacity, Objective
+from pyro_dgm.models import VAE, ImageFlow
 from pyro_dgm.transforms import ActNorm, BatchNorm, Glow, Invert
 from tests import cases
-from tests.infer.programs import OWN, black_and_white, grey
+from tests.infer.programs import OWN, black_and_white, grey, objective, recordings
 from tests.infer.test_compiled import assert_equal, evaluate
-
-
-def objective(bound=None, *, model=None, **options):
-    model = model or VAE(**OWN)
-    return Objective(model.model, model.guide, compiled(bound or ELBO(), backend="graph", **options))
-
-
-def recordings(fast) -> int:
-    return fast.captured.recorded
 
 
 class Dropped(nn.Module):
@@ -143,37 +126,6 @@ def test_a_part_that_was_exchanged_makes_a_new_recording():
     assert recordings(fast) == 2
 
 
-def test_a_number_in_a_model_that_changes_is_noticed():
-    class Warmed(PyroModule):
-        def __init__(self):
-            super().__init__()
-            self.temperature = 1.0
-            self.loc = nn.Parameter(torch.zeros(()))
-
-        def model(self, x):
-            with pyro.plate("data", len(x)):
-                z = pyro.sample("z", dist.Normal(0.0, self.temperature))
-                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-        def guide(self, x):
-            with pyro.plate("data", len(x)):
-                pyro.sample("z", dist.Normal(self.loc, 1.0))
-
-    model, x = Warmed(), torch.randn(5)
-    fast, plain = objective(model=model), Objective(model.model, model.guide, ELBO())
-    for temperature in (1.0, 2.0, 0.5):
-        model.temperature = temperature
-        torch.testing.assert_close(evaluate(fast, x), evaluate(plain, x))
-    assert recordings(fast) == 3
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for step in range(MOST):
-            model.temperature = 3.0 + step
-            torch.testing.assert_close(evaluate(fast, x), evaluate(plain, x))
-    assert recordings(fast) == MOST
-    assert ["Warmed.temperature changes again and again" in str(warning.message) for warning in caught] == [True]
-
-
 def test_dropout_and_averages_over_batches():
     options = {**OWN, "encoder": Dropped, "decoder": Dropped}
     model, x = VAE(**options), black_and_white()
@@ -210,220 +162,6 @@ def test_act_norm_starts_from_the_first_batch_and_its_flag_is_kept():
     torch.testing.assert_close(evaluate(fast, x), evaluate(plain, x), rtol=1e-4, atol=1e-4)
 
 
-def test_subsampled_plates_draw_anew():
-    loc = nn.Parameter(torch.zeros(()))
-
-    class Sub(PyroModule):
-        def __init__(self):
-            super().__init__()
-            self.loc = loc
-
-        def model(self, x):
-            with pyro.plate("data", len(x), subsample_size=4) as index:
-                z = pyro.sample("z", dist.Normal(0.0, 1.0))
-                pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
-
-        def guide(self, x):
-            with pyro.plate("data", len(x), subsample_size=4):
-                pyro.sample("z", dist.Normal(self.loc, 1.0))
-
-    assert_equal(Sub(), torch.randn(20), IWAE(3), backend="graph")
-
-
-def test_parameter_statements_train_under_svi():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, pyro.param("s", torch.tensor(2.0), dist.constraints.positive)), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            loc = pyro.param("a", torch.tensor(0.1)) * x + pyro.param("b", torch.tensor(0.0))
-            pyro.sample("z", dist.Normal(loc, pyro.param("c", torch.tensor(1.0), dist.constraints.positive)))
-
-    x, ends = torch.randn(8), []
-    for make in (ELBO, partial(IWAE, 3), Trace_ELBO, TraceMeanField_ELBO):
-        for wrap in (lambda bound: bound, partial(compiled, backend="graph")):
-            pyro.clear_param_store()
-            torch.manual_seed(0)
-            model(x), guide(x)
-            torch.manual_seed(0)
-            svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.05}), wrap(make()))
-            losses = [svi.step(x) for _ in range(5)]
-            torch.manual_seed(5)
-            ends.append([*losses, svi.evaluate_loss(x), *(pyro.param(name).item() for name in "absc")])
-        assert ends[-1] == pytest.approx(ends[-2], rel=1e-4)
-        assert ends[-1][-4:] != [0.1, 0.0, 2.0, 1.0]
-
-
-def test_parameters_that_were_cleared_are_made_anew():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(pyro.param("m", torch.tensor(0.0)), 1.0), obs=x)
-
-    def guide(x):
-        pass
-
-    fast, x = compiled(ELBO(), backend="graph"), torch.ones(4)
-    svi = SVI(model, guide, pyro.optim.SGD({"lr": 0.01}), fast)
-    before = [svi.step(x) for _ in range(3)]
-    pyro.clear_param_store()
-    svi = SVI(model, guide, pyro.optim.SGD({"lr": 0.01}), fast)
-    assert [svi.step(x) for _ in range(3)] == before
-
-
-def test_svi_of_a_module():
-    ends = []
-    for wrap in (lambda bound: bound, partial(compiled, backend="graph")):
-        pyro.clear_param_store()
-        torch.manual_seed(0)
-        vae = VAE(**OWN)
-        x = black_and_white()
-        svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), wrap(ELBO()))
-        ends.append([svi.step(x) for _ in range(4)])
-    assert ends[1] == pytest.approx(ends[0], rel=1e-5)
-
-
-def test_bounds_of_pyro_without_a_differentiable_loss_are_refused():
-    with pytest.raises(TypeError, match="RenyiELBO.*IWAE"):
-        compiled(RenyiELBO())
-    with pytest.raises(ValueError, match="already"):
-        compiled(compiled(ELBO()))
-    with pytest.raises((ValueError, TypeError), match="fast"):
-        compiled(ELBO(), backend="fast")
-
-
-class Picky(PyroModule):
-    """A program with a fault of one's choice."""
-
-    def __init__(self, fault) -> None:
-        super().__init__()
-        self.fault, self.loc = fault, nn.Parameter(torch.zeros(()))
-
-    def model(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("angle", dist.Normal(0.0, 1.0))
-            if self.fault == "branch" and z.mean() > 0:
-                z = z * 1.5
-            if self.fault == "chance":
-                z = z + random.random()
-            if self.fault == "size":
-                z = z + z[z > 0].sum()
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(self, x):
-        with pyro.plate("data", len(x)):
-            if self.fault == "rejection":
-                pyro.sample("angle", dist.VonMises(self.loc, 2.0))
-            else:
-                pyro.sample("angle", dist.Normal(self.loc, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        ("rejection", r"at the sample site 'angle' \(VonMises\): .*looks at numbers"),
-        (
-            "branch",
-            r"after the sample site 'angle': test_compiled_in_use.py:\d+, `if self.fault .*`: it looks at numbers",
-        ),
-        ("size", "depends on numbers|looks at numbers"),
-        ("chance", "its values differ by .* outside of torch's generators"),
-    ],
-)
-def test_what_cannot_be_captured_runs_as_usual_with_one_warning(fault, says):
-    model, x = Picky(fault), torch.randn(5)
-    fast, plain = objective(model=model), Objective(model.model, model.guide, ELBO())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(3):
-            random.seed(0)
-            evaluate(fast, x)
-            random.seed(0)
-            ours = evaluate(fast, x)
-            random.seed(0)
-            torch.testing.assert_close(evaluate(plain, x), ours)
-    (warning,) = caught
-    assert re.search(says, str(warning.message)), warning.message
-
-
-def test_an_error_of_the_program_is_the_program_s():
-    fast = objective()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(ValueError, match="shape"):
-            fast(torch.zeros(3, 5, 5, dtype=torch.uint8))
-
-
-class Names(pyro.poutine.messenger.Messenger):
-    def __init__(self):
-        super().__init__()
-        self.met = set()
-
-    def _pyro_sample(self, msg):
-        self.met.add(msg["name"])
-
-
-def test_handlers_around_a_call_see_every_site():
-    vae, x = VAE(**OWN), black_and_white()
-    fast = compiled(ELBO(), backend="graph")
-    for _ in range(2):
-        with Names() as names:
-            fast.differentiable_loss(vae.model, vae.guide, x)
-        assert names.met == {"data", "z", "x"}
-    scaled = pyro.poutine.scale(vae.model, 2.0), pyro.poutine.scale(vae.guide, 2.0)
-    torch.manual_seed(0)
-    ours = fast.differentiable_loss(*scaled, x)
-    torch.manual_seed(0)
-    torch.testing.assert_close(ours, ELBO().differentiable_loss(*scaled, x))
-
-
-def test_values_without_gradients():
-    vae, x = VAE(**OWN), black_and_white()
-    fast, bound = compiled(IWAE(4), backend="graph"), IWAE(4)
-    for method in ("loss", "per_datum"):
-        for _ in range(2):
-            with torch.no_grad():
-                torch.manual_seed(0)
-                ours = getattr(fast, method)(vae.model, vae.guide, x)
-                torch.manual_seed(0)
-                torch.testing.assert_close(ours, getattr(bound, method)(vae.model, vae.guide, x))
-    assert fast.per_datum(vae.model, vae.guide, x).requires_grad
-
-
-def test_the_gradient_of_a_value_is_given_once():
-    vae = VAE(**OWN)
-    loss = compiled(ELBO(), backend="graph")(vae.model, vae.guide)(black_and_white())
-    (3 * loss).backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="once"):
-        loss.backward()
-
-
-def test_gradients_are_scaled_and_added_up():
-    vae, x = VAE(**OWN), black_and_white()
-    module, plain = compiled(ELBO(), backend="graph")(vae.model, vae.guide), ELBO()(vae.model, vae.guide)
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        (-2 * module(x)).backward()
-    ours = [parameter.grad.clone() for parameter in vae.parameters()]
-    vae.zero_grad()
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        (-2 * plain(x)).backward()
-    torch.testing.assert_close(ours, [parameter.grad for parameter in vae.parameters()])
-
-
-def test_data_with_gradients():
-    flow = FlowModel(shape=(3,), flow=cases.TRANSFORMS["MaskedAutoregressive"])
-    fast, x = compiled(ELBO(), backend="graph"), torch.randn(5, 3)
-    grads = []
-    for bound in (ELBO(), fast, fast):
-        leaf = x.clone().requires_grad_()
-        bound.differentiable_loss(flow.model, flow.guide, leaf).backward()
-        grads.append(leaf.grad)
-    torch.testing.assert_close(grads[1:], [grads[0], grads[0]])
-
-
 def test_mixed_precision():
     model, x = VAE(**OWN), black_and_white()
     fast, plain = objective(model=model), Objective(model.model, model.guide, ELBO())
@@ -442,15 +180,6 @@ def test_copies_and_pickles_record_for_themselves():
         assert recordings(twin) == 0
         torch.testing.assert_close(evaluate(twin, x), evaluate(fast, x))
         assert all(a is not b for a, b in zip(twin.parameters(), fast.parameters(), strict=True))
-
-
-def test_a_compiled_bound_has_what_the_bound_has():
-    bound = compiled(IWAE(3, beta=0.5))
-    assert (bound.num_particles, float(bound.beta)) == (3, 0.5)
-    step = GradientStep(objective(IWAE(3)), torch.optim.Adam(nn.ParameterList([nn.Parameter(torch.zeros(1))])))
-    assert float(step.beta) == 1
-    with pytest.raises(AttributeError, match="nothing"):
-        _ = bound.nothing
 
 
 def test_amortised_flows_and_several_particles():

@@ -32,7 +32,7 @@ options:
   --batch_size N         (100)               --seed SEED            (0)
   --clip_norm NORM       (none)              --device DEVICE        auto, cpu, cuda (auto)
   --precision P          (32-true)           --threads N            CPU threads (torch's choice)
-  --compile              record and compile the step, see below (false)
+  --compile              record the step once and compile it (auto: on a CPU, from 10,000 steps on)
   --trainer.epochs N     (100)               --trainer.patience N   early stopping (none)
   --trainer.warmup_epochs N                  --trainer.ema DECAY    average of weights (none)
   --print_config         print the resolved YAML and stop

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_dgm.cli.compilation import Choice
 from pyro_dgm.cli.errors import UsageError, nearest, type_error
 from pyro_dgm.cli.layers import Tree, merge
 from pyro_dgm.cli.names import ROOMS, import_class
@@ -35,7 +36,7 @@ DEFAULTS: Tree = {
     "devices": 1,
     "strategy": "auto",
     "precision": "32-true",
-    "compile": False,
+    "compile": "auto",
     "trainer": {},
 }
 LINKED = frozenset({"shape", "levels"})
@@ -129,7 +130,7 @@ def parser(*, model: str | None = None) -> ArgumentParser:
     typed.add_argument("--devices", type=int)
     typed.add_argument("--strategy", type=str)
     typed.add_argument("--precision", type=str)
-    typed.add_argument("--compile", type=bool)
+    typed.add_argument("--compile", type=Choice)
     typed.add_class_arguments(Trainer, "trainer")
     typed.link_arguments("seed", "trainer.seed")
     wanted = signature(import_class(model, option="model")) if model else {}

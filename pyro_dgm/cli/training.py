@@ -18,6 +18,7 @@ from torch import nn
 
 from pyro_dgm.cli import schema
 from pyro_dgm.cli.assembly import Assembly, assemble, choose_device
+from pyro_dgm.cli.compilation import compiles
 from pyro_dgm.cli.run_folder import RunFolder
 from pyro_dgm.data import Dataset, Split
 from pyro_dgm.infer import GradientStep
@@ -85,6 +86,8 @@ def train(config: Namespace, folder: RunFolder, *, resume: bool) -> Trained:
 
 def _step(assembly: Assembly, config: Namespace, fabric: Any) -> GradientStep:  # noqa: ANN401 -- Lightning's
     parts, program = assembly.parts, assembly.program
+    steps = parts.trainer.epochs * _steps_per_epoch(assembly.data, config.batch_size)
+    compile = compiles(config.compile, steps=steps, device=fabric.device, processes=fabric.world_size)
     return gradient_step(
         program.model,
         program.guide,
@@ -93,7 +96,7 @@ def _step(assembly: Assembly, config: Namespace, fabric: Any) -> GradientStep:  
         optimizer=parts.optimizer,
         scheduler=parts.scheduler,
         clip_norm=config.clip_norm,
-        compile=config.compile,
+        compile=compile,
     )
 
 

@@ -29,7 +29,7 @@ def train(folder: Path, *, fault: str, resume: bool) -> None:
     torch.manual_seed(1)  # all processes begin with the same weights
     net = partial(MLP, hidden=(4,))
     vae = VAE(shape=(2, 2), levels=2, latent=2, encoder=net, decoder=net)
-    step = gradient_step(vae.model, vae.guide, ELBO(), fabric=fabric)
+    step = gradient_step(vae.model, vae.guide, ELBO(), fabric=fabric, compile=fault == "compiled")
     objective, done = step.objective, []
 
     def objective_with_fault(batch: Tensor) -> dict[str, Tensor]:
@@ -83,4 +83,5 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     found = [processes(root / "whole"), processes(root / "whole"), processes(root / "nan", "nan")]
     found += [processes(root / "stopped", "interrupt"), processes(root / "stopped", resume=True)]
+    found += [processes(root / "compiled", "compiled")]
     print(found)

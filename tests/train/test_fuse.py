@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""Adam moves all weights in one kernel, to where it would have moved them one by one; other optimisers stay as given."""
+"""Adam moves all weights in one kernel, to where it would have moved them one by one; other optimisers stay as is."""
 
 from copy import deepcopy
 from functools import partial
@@ -74,7 +74,9 @@ def test_whatever_else_was_given_stays_as_it_is(make):
 def test_only_weights_without_gaps_are_given_to_the_kernel():
     gaps = torch.randn(3, 8)[:, :4].requires_grad_()  # its gradient and moments would have none
     turned = torch.randn(4, 3).T.requires_grad_()
-    adam = Adam([{"params": [weight(), turned]}, {"params": [weight(), gaps]}, {"params": [weight().cfloat().detach()]}])
+    adam = Adam(
+        [{"params": [weight(), turned]}, {"params": [weight(), gaps]}, {"params": [weight().cfloat().detach()]}]
+    )
     fuse(adam)
     assert [group["fused"] for group in adam.param_groups] == [True, None, None]
 

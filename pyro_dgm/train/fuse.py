@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses the kernel that moves all weights at once, where an optimiser has one and nobody has chosen another."""
+"""Chooses the kernel that moves all weights at once, where an optimiser has one and nobody chose another."""
 
 import torch
 from torch import Tensor

@@ -12,6 +12,10 @@ from torch import Tensor
 
 from pyro_dgm.infer.particles import sample_sites
 
+# Numbers of a site that are drawn at once. One sample at a time spends most of its time between operations; many more
+# leave the cache, and memory is to stay bounded.
+MAX_ELEMENTS = 2**17
+
 
 def posterior_means(
     guide: Callable[..., Any], x: Tensor, *, num_samples: int, skip_labels: bool = False
@@ -69,7 +73,8 @@ def _mean(distribution: Any, num_samples: int) -> Tensor:
         mean: Tensor = distribution.mean
     except NotImplementedError:  # how torch says that a distribution, as a flow's, has no known mean
         mean = distribution.sample()
-        for _ in range(num_samples - 1):  # not all at once: memory stays that of one sample
-            mean = mean + distribution.sample()
+        at_once = max(1, MAX_ELEMENTS // max(1, mean.numel()))
+        for done in range(1, num_samples, at_once):
+            mean = mean + distribution.sample(torch.Size([min(at_once, num_samples - done)])).sum(0)
         mean = mean / num_samples
     return mean

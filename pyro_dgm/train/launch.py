@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pyro_dgm.infer import Bound, GradientStep, Objective, compiled
 from pyro_dgm.infer.bound import Program
+from pyro_dgm.train.fuse import fuse
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -78,7 +79,8 @@ def gradient_step(
         bound: What to maximise.
         fabric: From `launch_fabric`; one device that Fabric chooses, if not given.
         optimizer: Makes the optimiser from parameters. Torch's Adam has the
-            learning rate 1e-3, which most published VAEs started from.
+            learning rate 1e-3, which most published VAEs started from. Adam and AdamW are fused, see `fuse`, unless
+            ``fused=False`` or ``foreach=...`` is among their options.
         scheduler: Makes the learning-rate schedule from the optimiser, e.g. `schedule`; it moves on by epochs.
         clip_norm: Largest norm of the gradient.
         compile: Whether to record the objective once and run it without Pyro; see `pyro_dgm.infer.compiled`.
@@ -90,6 +92,7 @@ def gradient_step(
     objective = Objective(model, guide, compiled(bound) if compile else bound)
     fabric.to_device(objective)
     made = optimizer(parameter for parameter in objective.parameters() if parameter.requires_grad)
+    fuse(made)
     wrapped, wrapped_optimizer = fabric.setup(objective, made)
     return GradientStep(
         wrapped,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.optim import Adamax
+from torch.optim import Adam, Adamax
 
 from pyro_dgm.data import Batches
 from pyro_dgm.infer import ELBO, Objective
@@ -31,9 +31,9 @@ def fabric():
     return launch_fabric(accelerator="cpu")
 
 
-def train(fabric, folder: Path, *, stop: int | None = None, resume: bool = False):
+def train(fabric, folder: Path, *, kind=Adamax, stop: int | None = None, resume: bool = False):
     model = vae()
-    optimizer, scheduler = partial(Adamax, lr=0.01), schedule("MultiStepLR", milestones=[1])
+    optimizer, scheduler = partial(kind, lr=0.01), schedule("MultiStepLR", milestones=[1])
     step = gradient_step(
         model.model, model.guide, ELBO(), fabric=fabric, optimizer=optimizer, scheduler=scheduler, clip_norm=5.0
     )
@@ -66,13 +66,14 @@ def test_it_learns_and_evaluation_finds_its_weights(fabric, tmp_path):
     assert float(again["loss"]) == history.best_loss == min(losses[1:])
 
 
-def test_it_continues_to_the_bit(fabric, tmp_path):
+@pytest.mark.parametrize("kind", [Adam, Adamax])
+def test_it_continues_to_the_bit(fabric, tmp_path, kind):
     torch.manual_seed(1)
-    history, step = train(fabric, tmp_path / "a")
+    history, step = train(fabric, tmp_path / "a", kind=kind)
     torch.manual_seed(1)
     with pytest.raises(Interrupted):
-        train(fabric, tmp_path / "b", stop=7)
-    again, other = train(fabric, tmp_path / "b", resume=True)
+        train(fabric, tmp_path / "b", kind=kind, stop=7)
+    again, other = train(fabric, tmp_path / "b", kind=kind, resume=True)
     assert again == history
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
     weights = other.module.state_dict()

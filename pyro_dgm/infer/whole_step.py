@@ -111,7 +111,10 @@ class WholeStep:
     def _body(self, run: RecordedRun, inputs: list[Tensor]) -> Terms:
         values, slopes = run.raw(inputs)
         for place, slope in zip(run.recording.learned, slopes, strict=True):
-            inputs[place].grad = slope
+            weight = inputs[place]
+            # Fused optimisers take for granted what autograd sees to: that it lies in memory as the weight does.
+            same = slope.stride() == weight.stride()
+            weight.grad = slope if same else torch.empty_like(weight).copy_(slope)
         terms: Terms = run.recording.assemble(values)
         if self.clip_norm is not None:
             terms["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_dgm.nn.being_captured import capturing
+from pyro_dgm.nn.without_autocast import without_autocast
 
 
 class NotCapturable(RuntimeError):
@@ -87,9 +88,7 @@ def record(function: Callable[..., Any], arguments: list[Any], spec: TreeSpec) -
         # A leaf without numbers that did not come in was made on the way: a sample that a gradient goes around.
         placed = [(leaf, _place(leaf, inputs)) for leaf in leaves]
         found["leaves"] = [(leaf, at) for leaf, at in placed if at is not None or not is_fake(leaf)]
-        wanted = [leaf for leaf, _ in found["leaves"]]
-        slopes = torch.autograd.grad(outputs[found["loss"]], wanted) if wanted else ()
-        return [output.detach() for output in outputs] + list(slopes)
+        return [output.detach() for output in outputs] + _slopes(outputs, found)
 
     with _recorded_alone() as (statements, modules):
         graph = make_fx(traced, tracing_mode="fake", _allow_non_fake_inputs=True)(*given)
@@ -140,6 +139,16 @@ def _without_autocast_cache() -> Iterator[None]:
         yield
     finally:
         torch.set_autocast_cache_enabled(before)
+
+
+def _slopes(outputs: list[Tensor], found: dict[str, Any]) -> list[Tensor]:
+    """Differentiate the loss to what was found, in the precision that a backward pass outside would have."""
+    wanted = [leaf for leaf, _ in found["leaves"]]
+    if not wanted:
+        return []
+    loss = outputs[found["loss"]]
+    with without_autocast(loss):
+        return list(torch.autograd.grad(loss, wanted))
 
 
 def _leaves(outputs: list[Tensor]) -> tuple[int | None, list[Tensor]]:

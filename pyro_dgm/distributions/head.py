@@ -4,10 +4,10 @@
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_dgm.nn.raised import raised
 from pyro_dgm.nn.shape import positive_shape
 
 
@@ -54,4 +54,4 @@ class Head(nn.Module, ABC):
                 f"{len(self.in_shape)} sizes must be {self.in_shape}. Build the network in front with "
                 "out_shape=head.in_shape."
             )
-        return self.distribution(raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw)
+        return self.distribution(raised(raw))

@@ -10,6 +10,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_dgm.nn.full_precision import full_precision
+
 
 class Wishart(TorchDistribution):
     r"""Positive definite matrices, the sum of outer products of ``dof`` normal vectors with covariance S^-1.
@@ -75,6 +77,7 @@ class Wishart(TorchDistribution):
         root = torch.linalg.solve_triangular(tril.mT, factor, upper=True)
         return root @ root.mT
 
+    @full_precision
     def log_prob(self, value: Tensor) -> Tensor:
         """Score matrices ``(*batch, D, D)``, in nats."""
         if self._validate_args:

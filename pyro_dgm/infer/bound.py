@@ -19,6 +19,7 @@ from pyro_dgm.infer.gradients import PATHS, Gradient, Shares, credits, slopes
 from pyro_dgm.infer.local_parameters import Program
 from pyro_dgm.infer.log_weights import LogWeights, log_weights
 from pyro_dgm.infer.particles import particle_traces
+from pyro_dgm.nn.without_autocast import without_autocast
 
 
 class Bound(pyro.infer.ELBO, ABC):
@@ -269,7 +270,8 @@ class Bound(pyro.infer.ELBO, ABC):
         """Estimate the loss and add its gradient to every parameter's ``.grad``."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
-            loss.backward(retain_graph=self.retain_graph)
+            with without_autocast(loss):
+                loss.backward(retain_graph=self.retain_graph)
         return loss.detach()
 
     def __call__(self, model: Program, guide: Program) -> ELBOModule:
@@ -282,8 +284,7 @@ class Bound(pyro.infer.ELBO, ABC):
     def _get_trace(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[poutine.Trace, poutine.Trace]:
-        traces = particle_traces(model, guide, args, kwargs, particles=1, max_plate_nesting=self.max_plate_nesting)
-        return traces[0], traces[1]
+        return particle_traces(model, guide, args, kwargs, particles=1, max_plate_nesting=self.max_plate_nesting)[:2]
 
 
 def require_data_plate(weights: LogWeights) -> None:

@@ -18,6 +18,7 @@ from pyro_dgm.infer.captured import Captured
 from pyro_dgm.infer.local_parameters import Program, owners
 from pyro_dgm.infer.recorded_run import Backend
 from pyro_dgm.nn.being_captured import being_captured
+from pyro_dgm.nn.without_autocast import without_autocast
 
 
 class Compiled(pyro.infer.ELBO):
@@ -65,7 +66,8 @@ class Compiled(pyro.infer.ELBO):
         """Estimate the loss and add its gradient to every parameter's ``.grad``."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
-            loss.backward()
+            with without_autocast(loss):
+                loss.backward()
         return loss.detach()
 
     def per_datum(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_dgm.infer.local_parameters import Program
 from pyro_dgm.infer.log_weights import LogWeights
+from pyro_dgm.nn.without_autocast import without_autocast
 
 
 class Draw(NamedTuple):
@@ -152,6 +153,11 @@ def inject(draws: tuple[Draw, ...], terms: list[tuple[Tensor, Tensor]]) -> Tenso
     terms = [(term, weight) for term, weight in terms if term.requires_grad]
     if not draws or not terms:
         return 0.0
+    with without_autocast(terms[0][0]):
+        return _injected(draws, terms)
+
+
+def _injected(draws: tuple[Draw, ...], terms: list[tuple[Tensor, Tensor]]) -> Tensor | float:
     leaves = [draw.leaf for draw in draws]
     outputs, weights = zip(*terms, strict=True)
     slopes: list[Tensor | None] = [

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyro_dgm.infer.reduction import Reduction
+from pyro_dgm.nn.without_autocast import without_autocast
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,8 @@ class LatentSite:
         if not (torch.is_grad_enabled() and value.requires_grad) or prior_share == 0.5:
             return log_q - log_p
         leaf = value.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self.prior["fn"].log_prob(leaf).sum(), leaf)
+        with without_autocast(leaf):
+            (slope,) = torch.autograd.grad(self.prior["fn"].log_prob(leaf).sum(), leaf)
         size = len(self.prior["fn"].event_shape)
         path = (slope * (value - value.detach())).sum(list(range(-size, 0)) if size else [])
         path = path if size else slope * (value - value.detach())

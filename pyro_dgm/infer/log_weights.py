@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_dgm.infer.latent_site import LatentSite
 from pyro_dgm.infer.particles import PLATE, particle_traces, sample_sites
 from pyro_dgm.infer.reduction import Reduction
+from pyro_dgm.nn.raised import raised
 
 Scale = int | float | Tensor
 
@@ -230,7 +231,7 @@ def log_weights(
         model_terms={name: reduce(_unscaled(site)) for name, site in inside.items()},
         guide_terms={name: reduce(_unscaled(site)) for name, site in in_guide.items()},
         latent=latent,
-        constants={name: _scaled(in_model[name]).sum() / particles for name in outside},
+        constants={name: raised(_scaled(in_model[name])).sum() / particles for name in outside},
         scale=scale,
         scaled=_with_scales(inside, in_guide, latent, reduce) if scale is None else None,
         score=_score(in_guide, reduce),

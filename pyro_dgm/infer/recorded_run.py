@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from pyro_dgm.infer.recording import Recording
 from pyro_dgm.infer.surroundings import Surroundings
+from pyro_dgm.nn.without_autocast import without_autocast
 
 Backend = Literal["inductor", "graph"]
 
@@ -76,7 +77,8 @@ class RecordedRun:
             return []
         learned = [inputs[index] for index in self.recording.learned]
         loss = values[self.recording.loss]
-        found = torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True)
+        with without_autocast(loss):
+            found = torch.autograd.grad(loss, learned, retain_graph=True, allow_unused=True)
         return [torch.zeros_like(t) if slope is None else slope for t, slope in zip(learned, found, strict=True)]
 
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from pyro_dgm.infer.hands_off import HandsOff, NotCapturable
 from pyro_dgm.infer.lift import lift
 from pyro_dgm.nn.being_captured import capturing
+from pyro_dgm.nn.without_autocast import without_autocast
 
 AFTER = "after the sample site"
 
@@ -130,7 +131,9 @@ class _Call:
         self.leaves = [(leaf, at) for leaf, at in placed if at is not None or not is_fake(leaf)]
         if self.loss is None or not self.leaves:
             return [output.detach() for output in outputs]
-        slopes = torch.autograd.grad(outputs[self.loss], [leaf for leaf, _ in self.leaves])
+        loss = outputs[self.loss]
+        with without_autocast(loss):  # who calls backward does so outside of it
+            slopes = torch.autograd.grad(loss, [leaf for leaf, _ in self.leaves])
         return [*(output.detach() for output in outputs), *slopes]
 
 

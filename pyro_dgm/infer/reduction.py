@@ -4,9 +4,14 @@
 
 from torch import Tensor
 
+from pyro_dgm.nn.raised import raised
+
 
 class Reduction:
     """Sums a site's log-probability over every dimension but the particles and the plates all coupled sites share.
+
+    Sums are of float32 at least: half precision, as a network may give it under automatic mixed precision in a program
+    that scores its output as it is, has 8 bits, and data have thousands of pixels.
 
     Args:
         nesting: How many dimensions the plates take.
@@ -37,6 +42,6 @@ class Reduction:
                 f"{self.rank - 1} dimensions beside the particles. Declare event dimensions with .to_event(), or put "
                 f"the batched ones into a pyro.plate."
             )
-        padded = log_prob.reshape((1,) * (self.rank - len(shape)) + log_prob.shape)
+        padded = raised(log_prob).reshape((1,) * (self.rank - len(shape)) + log_prob.shape)
         reduced = padded.sum(self.summed) if self.summed else padded
         return reduced if len(reduced) == self.particles else reduced.expand(self.particles, *reduced.shape[1:])

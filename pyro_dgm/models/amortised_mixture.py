@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_dgm.models.mixture import ENUMERATED, Mixture
 from pyro_dgm.nn import MLP
+from pyro_dgm.nn.raised import raised
 
 Shape = tuple[int, ...]
 
@@ -79,7 +80,7 @@ class AmortisedMixture(PyroModule):
     def logits(self, x: Tensor) -> Tensor:
         """Give log q(z = k | x) up to a constant, shape ``(B, K)``, for data of shape ``(B, *shape)``."""
         weight = next(self.net.parameters(), None)
-        return self.net(x if weight is None else x.to(weight.dtype))
+        return raised(self.net(x if weight is None else x.to(weight.dtype)))
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """Give q(z = k | x), shape ``(B, K)``, for data of shape ``(B, *shape)``."""

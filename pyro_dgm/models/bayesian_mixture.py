@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyro_dgm.distributions.normal_wishart import NormalWishart, weighted_moments
 from pyro_dgm.models.check_vectors import check_vectors
 from pyro_dgm.models.normal_prior import normal_prior
+from pyro_dgm.nn.full_precision import full_precision
 
 
 class BayesianMixture(PyroModule):
@@ -127,6 +128,7 @@ class BayesianMixture(PyroModule):
         return tril @ tril.mT / self.posterior.dof[:, None, None]
 
     @pyro_method
+    @full_precision
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Score ``x``, or dream ``size`` data without it.
 
@@ -152,6 +154,7 @@ class BayesianMixture(PyroModule):
             return pyro.sample("x", dist.MultivariateNormal(chosen[0], scale_tril=chosen[1]), obs=obs)
 
     @pyro_method
+    @full_precision
     def guide(self, x: Tensor, *, size: int = 1) -> Tensor:
         """q(pi) q(mu, Lambda) q(z | x), with q(z) at its optimum given the other two.
 
@@ -182,6 +185,7 @@ class BayesianMixture(PyroModule):
         check_vectors(self, x, dim=self.dim, dtype=self.loc.dtype)
         return x
 
+    @full_precision
     def log_scores(self, x: Tensor) -> Tensor:
         r""":math:`E_q \log \pi_k + E_q \log N(x \mid \mu_k, \Lambda_k^{-1})` for ``(B, D)``, shape ``(B, K)``."""
         expected = self.concentration.digamma() - self.concentration.sum().digamma()
@@ -191,6 +195,7 @@ class BayesianMixture(PyroModule):
         """q(z | x) for data ``(B, D)``, shape ``(B, K)``."""
         return self.log_scores(x).softmax(-1)
 
+    @full_precision
     def log_predictive(self, x: Tensor) -> Tensor:
         """Log-density of new data ``(B, D)`` under q, a mixture of Student t: nats, shape ``(B,)`` (eq. 10.81)."""
         return (self.weights.log() + self.posterior.predictive_log_prob(self._checked(x))).logsumexp(-1)
@@ -233,6 +238,7 @@ class BayesianMixture(PyroModule):
             self.prior_tril.copy_(torch.linalg.cholesky(covariance + floor * torch.eye(self.dim).to(x)))
 
     @torch.no_grad()
+    @full_precision
     def coordinate_statistics(self, x: Tensor) -> dict[str, Tensor]:
         """Local step: set q(z) to its optimum, and sum what the other factors need to know about the data.
 

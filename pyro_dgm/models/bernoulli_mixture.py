@@ -14,6 +14,7 @@ from pyro_dgm.models.k_means import KMeans
 from pyro_dgm.models.mixture import Mixture, shares
 from pyro_dgm.models.normal_densities import working_dtype
 from pyro_dgm.nn.being_captured import being_captured
+from pyro_dgm.nn.full_precision import full_precision
 
 BOUND = 36.0  # of log-odds: a probability of 2e-16 is zero beside 1 in float64, and its log is finite
 
@@ -94,6 +95,7 @@ class BernoulliMixture(Mixture):
         """Give the coins of component numbers z of any shape."""
         return Bernoulli(logits=self.log_odds[z]).to_event(len(self.shape))
 
+    @full_precision
     def log_joint(self, x: Tensor) -> Tensor:
         """Give log p(x, z = k) in nats, shape ``(B, K)``, of integers ``(B, *shape)``."""
         self.check(x)
@@ -105,6 +107,7 @@ class BernoulliMixture(Mixture):
         return torch.addmm(constant, ones, log_odds.mT)
 
     @torch.no_grad()
+    @full_precision
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         """E-step: sum what the M-step needs, all float64.
 

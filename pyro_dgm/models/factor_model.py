@@ -18,6 +18,7 @@ from pyro_dgm.distributions.normal import Normal
 from pyro_dgm.models.check_vectors import check_vectors
 from pyro_dgm.models.posterior_factor import posterior_factor
 from pyro_dgm.models.principal_axes import principal_axes
+from pyro_dgm.nn.full_precision import full_precision
 
 
 class FactorModel(PyroModule):
@@ -87,11 +88,13 @@ class FactorModel(PyroModule):
         return (self.least + (2 * self.log_scale).exp()).expand(self.dim)
 
     @property
+    @full_precision
     def covariance(self) -> Tensor:
         """The covariance of x, W W^T + Psi, shape ``(D, D)``."""
         return self.loading @ self.loading.mT + self.noise.diag()
 
     @pyro_method
+    @full_precision
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """p(z) p(x | z): score ``x``, or dream ``size`` data without it.
 
@@ -113,6 +116,7 @@ class FactorModel(PyroModule):
             return pyro.sample("x", likelihood, obs=x)  # (B, D)
 
     @pyro_method
+    @full_precision
     def guide(self, x: Tensor) -> Tensor:
         """p(z | x), exactly.
 
@@ -128,6 +132,7 @@ class FactorModel(PyroModule):
         with pyro.plate("data", len(x)):
             return pyro.sample("z", self.posterior(x))  # type: ignore[arg-type]  # (B, L)
 
+    @full_precision
     def posterior(self, x: Tensor) -> MultivariateNormal:
         r"""Infer z, with one covariance for all data.
 
@@ -142,6 +147,7 @@ class FactorModel(PyroModule):
         mean, factor = self._infer(x)[1:]
         return dist.MultivariateNormal(mean, scale_tril=factor)
 
+    @full_precision
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Compute log p(x) exactly, without cancellation: the squared errors are those of the best z.
 
@@ -216,6 +222,7 @@ class FactorModel(PyroModule):
         self.least.copy_((self.floor * spread).clamp(min=torch.finfo(self.least.dtype).tiny ** 0.5))
 
     @torch.no_grad()
+    @full_precision
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         """E-step: sum the expected sufficient statistics of a batch.
 

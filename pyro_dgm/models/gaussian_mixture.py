@@ -15,6 +15,7 @@ from pyro_dgm.models.k_means import KMeans
 from pyro_dgm.models.mixture import Mixture, shares
 from pyro_dgm.models.normal_densities import NormalDensities, working_dtype
 from pyro_dgm.models.variances import VARIANCES
+from pyro_dgm.nn.full_precision import full_precision
 
 KINDS = {**MATRICES, **VARIANCES}
 
@@ -116,6 +117,7 @@ class GaussianMixture(Mixture):
         loc = self.loc.double() - self.center.double()
         return NormalDensities(self.kind, loc, self.raw_covariance.double(), dtype=dtype, plain=plain)
 
+    @full_precision
     def log_joint(self, x: Tensor) -> Tensor:
         """Give log p(x, z = k) in nats of data ``(B, dim)``: shape ``(B, K)``.
 
@@ -133,6 +135,7 @@ class GaussianMixture(Mixture):
         return torch.cat([x.new_empty(0, self.components), *found]).to(x) + self.log_weights
 
     @torch.no_grad()
+    @full_precision
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         """E-step: sum what the M-step needs, about `center`, all float64.
 

@@ -14,6 +14,7 @@ from pyro_dgm.models.mixture import Mixture, shares
 from pyro_dgm.models.normal_densities import NormalDensities
 from pyro_dgm.models.start_centers import start_centers
 from pyro_dgm.models.variances import VARIANCES
+from pyro_dgm.nn.full_precision import full_precision
 
 
 class KMeans(Mixture):
@@ -78,6 +79,7 @@ class KMeans(Mixture):
         self._need_density()
         return dist.Normal(self.loc[z], self.variance**0.5).to_event(1)
 
+    @full_precision
     def log_joint(self, x: Tensor) -> Tensor:
         """Give log p(x, z = k) in nats, shape ``(B, K)``, of data ``(B, dim)``."""
         self.check(x)
@@ -92,6 +94,7 @@ class KMeans(Mixture):
         return super().responsibilities(x)
 
     @torch.no_grad()
+    @full_precision
     def nearest(self, x: Tensor) -> Tensor:
         """Number the nearest centre of each datum, from data ``(B, dim)``: int64, shape ``(B,)``."""
         self.check(x)
@@ -105,6 +108,7 @@ class KMeans(Mixture):
         return (x - self.loc[self.nearest(x)]).square().sum()
 
     @torch.no_grad()
+    @full_precision
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         """E-step: sum what the M-step needs, about `center`, all float64.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_dgm.models.check_vectors import check_vectors
 from pyro_dgm.models.pairing import cheapest_pairing
+from pyro_dgm.nn.full_precision import full_precision
 
 
 class MarginalMixture(PyroModule):
@@ -79,6 +80,7 @@ class MarginalMixture(PyroModule):
         self.register_buffer("factor", factor)
 
     @pyro_method
+    @full_precision
     def model(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """p(w, mu, Lambda) p(x | w, mu, Lambda).
 
@@ -108,6 +110,7 @@ class MarginalMixture(PyroModule):
         with pyro.plate("data", size if x is None else len(x)):
             return pyro.sample("x", _Clouds(weights, means, root), obs=x)
 
+    @full_precision
     def precision_root(self, squares: Tensor, below: Tensor) -> Tensor:
         """Make the Cholesky factors of precisions: ``(*batch, D)`` and ``(*batch, D (D-1) / 2)`` to (*batch, D, D)."""
         rows, columns = torch.tril_indices(self.dim, self.dim, offset=-1, device=squares.device)
@@ -167,6 +170,7 @@ class MarginalMixture(PyroModule):
         """
         return self.log_joint(x, values).logsumexp(-1)
 
+    @full_precision
     def log_joint(self, x: Tensor, values: dict[str, Tensor]) -> Tensor:
         """Score data with each component: as `log_prob`, of shape ``(*draws, B, K)``."""
         root = self.precision_root(values["squares"], values["below"])
@@ -203,5 +207,6 @@ class _Clouds(dist.TorchDistribution):
         away = torch.linalg.solve_triangular(self.root[z].mT, noise, upper=True)
         return self.means[z] + away[..., 0]
 
+    @full_precision
     def log_prob(self, x: Tensor) -> Tensor:
         return _log_joint(x, self.weights, self.means, self.root).logsumexp(-1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dgm.nn.masked_linear import MaskedLinear
+from pyro_dgm.nn.mixed_precision import mixed_precision
 from pyro_dgm.nn.shape import positive_shape
 
 
@@ -109,7 +110,11 @@ class MADE(nn.Module):
         own = tuple(layer.bias for layer in self.linear)
         if context is None:
             return own
-        return tuple(b + c for b, c in zip(own, self.context(context).split(self.widths, -1), strict=True))
+        return tuple(b + c for b, c in zip(own, self._shifts(context).split(self.widths, -1), strict=True))
+
+    @mixed_precision
+    def _shifts(self, context: Tensor) -> Tensor:
+        return self.context(context)
 
     def forward(self, x: Tensor, biases: Sequence[Tensor] | None = None) -> Tensor:
         """Compute the numbers of every dimension.

@@ -14,10 +14,10 @@ from pyro.distributions.conditional import ConditionalTransform
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_dgm.nn.full_precision import full_precision
 from pyro_dgm.nn.shape import positive_shape
 from pyro_dgm.transforms.check_event import check_event, titled
 from pyro_dgm.transforms.conditioned import Conditioned
-from pyro_dgm.transforms.full_precision import full_precision
 from pyro_dgm.transforms.module_tree import module_tree
 from pyro_dgm.transforms.one_pass import OnePass
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pyro_dgm.transforms.full_precision import full_precision
+from pyro_dgm.nn.full_precision import full_precision
 from pyro_dgm.transforms.one_pass import OnePass
 
 if TYPE_CHECKING:

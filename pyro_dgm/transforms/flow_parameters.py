@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from pyro_dgm.nn.mixed_precision import mixed_precision
 from pyro_dgm.transforms.start_small import last_layer
 
 ContextNet = Callable[[int, int], nn.Module]
@@ -45,5 +46,9 @@ class FlowParameters(nn.Module):
         """Give each parameter: its own of its shape, or one for each context, shape ``(*batch, *shape)``."""
         if context is None:
             return tuple(getattr(self, name) for name in self.names)
-        raw = self.net(context).split(self.sizes, dim=-1)
+        raw = self._computed(context).split(self.sizes, dim=-1)
         return tuple(part.reshape(*context.shape[:-1], *shape) for part, shape in zip(raw, self.shapes, strict=True))
+
+    @mixed_precision
+    def _computed(self, context: Tensor) -> Tensor:
+        return self.net(context)

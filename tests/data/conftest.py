@@ -1,10 +1,9 @@
 # Copyright Contributors to the pyro_dgm project.
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of data share: a folder and a cache of their own, a local web server, and the real files' folder."""
+"""What the tests of data share: a folder and a cache of their own, and a local web server."""
 
 import hashlib
 import http.server
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,16 +12,6 @@ import pooch
 import pytest
 
 from pyro_dgm.data.files import FOLDER_VARIABLE, Copy
-
-REAL = os.environ.get(FOLDER_VARIABLE)
-
-
-@pytest.fixture
-def data_root() -> Path:
-    """The folder of real data files; without one, the tests that need it are skipped."""
-    if not REAL:
-        pytest.skip(f"{FOLDER_VARIABLE} names no folder of real data files")
-    return Path(REAL)
 
 
 @pytest.fixture(autouse=True)

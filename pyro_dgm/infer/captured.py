@@ -56,6 +56,8 @@ class Captured:
         key = _key(arguments, spec)
         self.last = None
         if key is None or key in self._uncaptured:
+            if key is None and (kind := _foreign(arguments)) is not None:
+                return self._give_up(None, args, kwargs, f"it has an argument of type {kind}, which may change unseen")
             return self.function(*args, **kwargs)
         for run in reversed(self._runs.get(key, ())):  # the newest first
             if (inputs := run.inputs(arguments)) is not None:
@@ -151,13 +153,16 @@ class Captured:
         return f"it was recorded {self.recorded} times, as {cause} again and again; a tensor may change, a number not"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_runs": {},
-            "_uncaptured": set(),
-            "recorded": 0,
-            "last": None,
-        }  # a copy records for itself
+        forgotten = {"_runs": {}, "_uncaptured": set(), "recorded": 0, "last": None}  # a copy records for itself
+        return {**self.__dict__, **forgotten}
+
+
+SIMPLE = (*NUMBERS, torch.dtype, torch.device, type(None))
+
+
+def _foreign(arguments: list[Any]) -> str | None:
+    """Name the type of an argument that is neither a tensor nor a number."""
+    return next((type(part).__name__ for part in arguments if not isinstance(part, (Tensor, *SIMPLE))), None)
 
 
 def _key(arguments: list[Any], spec: TreeSpec) -> Any:  # noqa: ANN401 -- hashable
@@ -170,7 +175,7 @@ def _key(arguments: list[Any], spec: TreeSpec) -> Any:  # noqa: ANN401 -- hashab
     for argument in arguments:
         if isinstance(argument, Tensor):
             kinds.append((argument.shape, argument.stride(), argument.dtype, argument.device, argument.requires_grad))
-        elif argument is None or isinstance(argument, (*NUMBERS, torch.dtype, torch.device)):
+        elif isinstance(argument, SIMPLE):
             kinds.append((type(argument), argument))
         else:
             return None

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pyro_dgm.infer.capacity import Capacity
+from pyro_dgm.infer.captured import Captured
 from pyro_dgm.infer.whole_step import WholeStep
 
 
@@ -59,7 +60,7 @@ class GradientStep:
         captured = getattr(self.module, "captured", None)
         alone = not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
         self.whole: WholeStep | None = None
-        if captured is not None and alone:  # of several processes the gradients have to meet
+        if isinstance(captured, Captured) and alone:  # of several processes the gradients have to meet
             self.whole = WholeStep(captured, optimizer, self.parameters, clip_norm=clip_norm)
 
     def __call__(self, batch: Tensor) -> dict[str, Tensor]:

@@ -9,10 +9,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
 
-from pyro_dgm.infer import ELBO, IWAE, GradientStep, compiled
+from pyro_dgm.infer import ELBO, IWAE, AutoFlow, GradientStep, compiled
 from pyro_dgm.models import VAE, FlowModel
 from tests import cases
 from tests.infer.programs import OWN, black_and_white, objective
@@ -178,3 +179,22 @@ def test_a_compiled_bound_has_what_the_bound_has():
     assert float(step.beta) == 1
     with pytest.raises(AttributeError, match="nothing"):
         _ = bound.nothing
+
+
+@pytest.mark.parametrize("make", [AutoNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal, AutoFlow])
+def test_automatic_guides(make):
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(0.0, 3.0))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, scale), obs=x)
+
+    x, ends = torch.randn(20), []
+    for wrap in (lambda bound: bound, partial(compiled, backend="graph")):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        guide = make(model)
+        guide(x)
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), wrap(ELBO(2)))
+        ends.append([svi.step(x) for _ in range(4)])
+    assert ends[1] == pytest.approx(ends[0], rel=1e-4)

@@ -110,3 +110,22 @@ def test_an_error_of_the_program_is_the_program_s():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="shape"):
             fast(torch.zeros(3, 5, 5, dtype=torch.uint8))
+
+
+def test_an_argument_that_is_no_tensor_and_no_number_is_named():
+    class Bag:
+        def __init__(self, x):
+            self.x = x
+
+    def model(bag, scale):
+        with pyro.plate("data", len(bag.x)):
+            pyro.sample("x", dist.Normal(pyro.param("m", torch.tensor(0.0)), scale), obs=bag.x)
+
+    def guide(bag, scale):
+        pass
+
+    fast, bag = compiled(ELBO(), backend="graph"), Bag(torch.ones(3))
+    with pytest.warns(UserWarning, match="argument of type Bag"):
+        first = fast.differentiable_loss(model, guide, bag, 1.0)
+    bag.x = torch.zeros(3)
+    assert fast.differentiable_loss(model, guide, bag, 1.0) < first

@@ -61,8 +61,8 @@ class WholeStep:
             return
         for group in self.optimizer.param_groups:
             group["capturable"] = True
-            if not isinstance(group["lr"], Tensor):
-                group["lr"] = torch.tensor(float(group["lr"]), device=self.parameters[0].device)
+            lr, device = group["lr"], self.parameters[0].device
+            group["lr"] = lr.to(device) if isinstance(lr, Tensor) else torch.tensor(float(lr), device=device)
         for parameter, state in self.optimizer.state.items():
             if isinstance(count := state.get("step"), Tensor):
                 state["step"] = count.to(parameter.device, torch.float32)

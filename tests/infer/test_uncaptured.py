@@ -13,7 +13,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-from pyro_dgm.infer import ELBO, Objective
+from pyro_dgm.infer import ELBO, Objective, compiled
 from pyro_dgm.infer.captured import MOST
 from tests.infer.programs import objective, recordings
 from tests.infer.test_compiled import evaluate

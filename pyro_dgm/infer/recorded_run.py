@@ -10,6 +10,7 @@ from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pyro_dgm.infer.hands_off import NotCapturable
 from pyro_dgm.infer.recording import Recording
 from pyro_dgm.infer.surroundings import Surroundings
 from pyro_dgm.nn.without_autocast import without_autocast
@@ -36,7 +37,9 @@ class RecordedRun:
         everything = [*recording.free, *(argument for argument in arguments if isinstance(argument, Tensor))]
         self.mirrors = _mirrors(everything)
         inputs = self.inputs(arguments)
-        self.compiled = _compile(recording, [*recording.free] if inputs is None else inputs, backend)
+        if inputs is None:
+            raise NotCapturable("it changes what it depends on each time it runs")
+        self.compiled = _compile(recording, inputs, backend)
 
     def inputs(self, arguments: list[Any]) -> list[Tensor] | None:
         """Collect the tensors to run on; ``None`` if the program would not be the one that was recorded."""

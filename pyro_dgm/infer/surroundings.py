@@ -101,9 +101,8 @@ class _Fixed(NamedTuple):
     def of(cls, part: object) -> "_Fixed":
         """Copy the numbers of an object; of one that is no module, also which other objects it has."""
         kept = {name: copy for name, value in vars(part).items() if (copy := _copy(value)) is not None}
-        names = tuple(kept) or ("__none__",)
-        get = itemgetter(*names) if kept else lambda _: None
-        return cls(part, names, get, get(kept) if kept else None, cls.others(part))
+        get = itemgetter(*kept) if kept else lambda _: None
+        return cls(part, tuple(kept), get, get(kept) if kept else None, cls.others(part))
 
     @staticmethod
     def others(part: object) -> list[Any]:

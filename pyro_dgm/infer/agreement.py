@@ -22,12 +22,6 @@ class Effects:
     def __init__(self, tensors: Iterable[Tensor], *, drawing: Iterable[Tensor]) -> None:
         self.tensors = list(tensors)
         self.devices = list({tensor.device for tensor in drawing if tensor.is_cuda})
-        self.copies: list[Tensor] = []
-        self.states: list[Tensor] = []
-        self.keep()
-
-    def keep(self) -> None:
-        """Remember the present."""
         self.copies = [tensor.detach().clone() for tensor in self.tensors]
         self.states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
 

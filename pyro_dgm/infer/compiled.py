@@ -43,11 +43,11 @@ class Compiled(pyro.infer.ELBO):
         self.backend = backend
         self._programs: dict[Any, Captured] = {}
 
-    def capture(self, function: Callable[..., Any], *programs: Program, name: str | None = None) -> Captured:
+    def capture(self, function: Callable[..., Any], *programs: Program) -> Captured:
         """Capture a function of data that uses this bound, a model and a guide, such as an objective's forward pass."""
         return Captured(
             function,
-            name=name or f"{type(self.bound).__name__} of {' and '.join(map(_title, programs))}",
+            name=f"{type(self.bound).__name__} of {' and '.join(map(_title, programs))}",
             modules=owners(*programs),
             objects=self._objects,
             backend=self.backend,
@@ -87,9 +87,6 @@ class Compiled(pyro.infer.ELBO):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_programs": {}}  # a copy records for itself
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
     def _program(self, method: Callable[..., Any], model: Program, guide: Program) -> Captured:
         key = (method.__name__, model, guide)

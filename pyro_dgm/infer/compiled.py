@@ -18,7 +18,6 @@ from pyro_dgm.infer.captured import Captured
 from pyro_dgm.infer.local_parameters import Program, owners
 from pyro_dgm.infer.recorded_run import Backend
 from pyro_dgm.nn.being_captured import being_captured
-from pyro_dgm.nn.without_autocast import without_autocast
 
 
 class Compiled(pyro.infer.ELBO):
@@ -57,18 +56,7 @@ class Compiled(pyro.infer.ELBO):
         """Estimate the bound's loss: a scalar whose gradient can be taken once."""
         return self._program(self._loss, model, guide)(*args, **kwargs)
 
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Estimate the loss without gradients."""
-        with torch.no_grad():
-            return self.differentiable_loss(model, guide, *args, **kwargs)
-
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Estimate the loss and add its gradient to every parameter's ``.grad``."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            with without_autocast(loss):
-                loss.backward()
-        return loss.detach()
+    loss, loss_and_grads = Bound.loss, Bound.loss_and_grads  # they are read off `differentiable_loss`
 
     def per_datum(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate the bound for every datum, shape ``(B,)``; compiled where gradients are off."""

@@ -8,7 +8,6 @@ amortised Sylvester flows, a Glow. All steps end with the fused Adam, but for st
     python -m benchmarks.compiled_step --rounds 15
 """
 
-import argparse
 import contextlib
 import gc
 import math
@@ -16,7 +15,6 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -166,15 +164,7 @@ CONTESTS: dict[str, tuple[Callable[[str], dict[str, Step]], str]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Time training steps: compiled, as they are, and elsewhere.")
-    parser.add_argument("--only", default="", help="only programs with this in their names")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.3, help="a block takes about that long")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    options = contest.options("Time training steps: compiled, or not.", arguments, rounds=15, seconds=0.3)
     run = partial(contest.contest, rounds=options.rounds, seconds=options.seconds, device=options.device)
     results = {}
     for name, (make, base) in CONTESTS.items():

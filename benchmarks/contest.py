@@ -7,6 +7,7 @@ median of the rounds' ratios, with quartiles. Memory is the most that was alloca
 was there before it; the allocator counts it, whoever allocates.
 """
 
+import argparse
 import json
 import os
 from collections.abc import Callable
@@ -60,6 +61,20 @@ def contest(ways: Ways, *, base: str, rounds: int, seconds: float, device: str) 
             "rounds": rounds,
         }
     return figures
+
+
+def options(description: str, arguments: list[str] | None, *, rounds: int, seconds: float) -> argparse.Namespace:
+    """Read the options that all contests have, and set the number of threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", default="", help="only what has this in its name")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=float, default=seconds, help="a block takes about that long")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    found = parser.parse_args(arguments)
+    torch.set_num_threads(found.threads)
+    return found
 
 
 def table(title: str, figures: Figures) -> Table:

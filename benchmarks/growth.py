@@ -7,11 +7,9 @@ In each series all sizes take turns in one run, as they are and compiled; ratios
     python -m benchmarks.growth --rounds 9
 """
 
-import argparse
 import gc
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pyro
 import torch
@@ -70,15 +68,7 @@ SERIES: dict[str, tuple[Make, tuple[int, ...]]] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Time training steps of growing size.")
-    parser.add_argument("--only", default="", help="only series with this in their names")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.2, help="a block takes about that long")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    options = contest.options("Time training steps of growing size.", arguments, rounds=9, seconds=0.2)
     results = {}
     for name, (make, sizes) in SERIES.items():
         if options.only.lower() not in name.lower():
